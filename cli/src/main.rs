@@ -1,0 +1,2 @@
+//! The `kvx` command.
+fn main() {}

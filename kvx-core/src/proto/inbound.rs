@@ -1,0 +1,404 @@
+//! The peer's transfers: which of its frames may touch this engine's memory.
+//!
+//! Every WRITE frame is checked against live regions, rights, slots and, in sessions, the grant,
+//! before a byte lands (promise 3). What was finished, cancelled or refused stays so: later frames
+//! of it are refused (promise 2).
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+use std::task::Waker;
+
+use crate::error::{Refusal, Resource, Violation};
+use crate::id::{GrantId, TransferId};
+use crate::proto::budget::Budget;
+use crate::proto::grants::Grants;
+use crate::proto::id_set::IdSet;
+use crate::region::{Gate, Region, Rights, Slots};
+use crate::time::Time;
+use crate::transport::{AnswerFrame, Landing, LocalSpan};
+use crate::wire::{FrameFlags, FrameHeader, FrameKind, READ_CREDIT, WireSpan};
+
+/// What one open transfer costs at least, for the budget.
+const TRANSFER_COST: u64 = 256;
+/// What one interval of landed runs costs.
+const INTERVAL_COST: u64 = 16;
+/// What one span of a READ request costs.
+const SPAN_COST: u64 = 16;
+/// Refused transfers whose initiator has not answered with `Cancel`, at most: it does so at once.
+const MAX_REFUSED: usize = 65_536;
+/// Gaps in the counting of ended transfers, at most: a transfer open for long leaves one.
+const MAX_GAPS: usize = 65_536;
+
+/// All transfers of one peer.
+#[derive(Debug)]
+pub(crate) struct Inbound {
+    writes: BTreeMap<TransferId, Write>,
+    /// Ended WRITEs: complete, cancelled or refused.
+    ended: IdSet,
+    /// Those among them that were refused and not yet cancelled: until its `Cancel`, messages that
+    /// speak of a transfer may still come.
+    fenced: BTreeSet<TransferId>,
+    /// READ requests to be answered, in order of arrival.
+    answers: VecDeque<AnswerFrame>,
+    /// Spans in `answers`.
+    answer_spans: u32,
+    /// Cancelled transfers whose last lease has not left yet.
+    fencing: Vec<(TransferId, Arc<Gate>)>,
+}
+
+/// A WRITE of which runs have come.
+#[derive(Debug)]
+struct Write {
+    total_runs: u32,
+    landed: IdSet,
+    grant: Option<GrantId>,
+    /// Bytes land only while it is open.
+    gate: Arc<Gate>,
+    /// What it was charged.
+    charged: u64,
+}
+
+/// A WRITE that is complete: every byte is in memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Completed {
+    pub(crate) transfer: TransferId,
+    pub(crate) grant: Option<GrantId>,
+}
+
+/// What is known of a transfer that a message refers to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Standing {
+    /// Not complete yet.
+    Open,
+    /// Complete.
+    Complete,
+    /// Cancelled or refused.
+    Fenced,
+}
+
+impl Inbound {
+    pub(crate) fn new() -> Self {
+        Self {
+            writes: BTreeMap::new(),
+            ended: IdSet::new(MAX_GAPS),
+            fenced: BTreeSet::new(),
+            answers: VecDeque::new(),
+            answer_spans: 0,
+            fencing: Vec::new(),
+        }
+    }
+
+    /// Checks a WRITE frame and lists where it lands. `Ok(false)`: its runs are here already.
+    pub(crate) fn admit(
+        &mut self,
+        now: Time,
+        header: &FrameHeader,
+        table: &[WireSpan],
+        slots: &Slots,
+        grants: &Grants,
+        budget: &mut Budget,
+        landing: &mut Landing,
+    ) -> Result<bool, Refusal> {
+        if self.ended.contains(header.transfer.0) {
+            return Err(Refusal::Fenced);
+        }
+        if now >= header.expiry {
+            return Err(Refusal::Expired);
+        }
+        self.place(header, table, slots, grants, landing)?;
+        let write = match self.writes.entry(header.transfer) {
+            std::collections::btree_map::Entry::Occupied(entry) => entry.into_mut(),
+            std::collections::btree_map::Entry::Vacant(entry) => {
+                budget.charge(TRANSFER_COST).map_err(|_| Refusal::Busy)?;
+                entry.insert(Write {
+                    total_runs: header.total_runs,
+                    landed: IdSet::new(usize::MAX),
+                    grant: header.grant,
+                    gate: Arc::new(Gate::new()),
+                    charged: TRANSFER_COST,
+                })
+            }
+        };
+        if write.total_runs != header.total_runs || write.grant != header.grant {
+            return Err(Refusal::Inconsistent);
+        }
+        landing.gates.push(Arc::clone(&write.gate));
+        landing.expiry = header.expiry;
+        Ok(!write.landed.contains_range(u64::from(header.first_run), u64::from(header.runs)))
+    }
+
+    /// The frame's bytes are in memory; says whether its transfer is complete thereby.
+    pub(crate) fn landed(
+        &mut self,
+        header: &FrameHeader,
+        budget: &mut Budget,
+    ) -> Result<Option<Completed>, Refusal> {
+        let Some(write) = self.writes.get_mut(&header.transfer) else {
+            return Err(Refusal::Fenced);
+        };
+        let before = write.landed.intervals().len();
+        write
+            .landed
+            .insert(u64::from(header.first_run), u64::from(header.runs))
+            .map_err(|_| Refusal::Busy)?;
+        let grown = write.landed.intervals().len().saturating_sub(before) as u64;
+        budget.charge(grown * INTERVAL_COST).map_err(|_| Refusal::Busy)?;
+        write.charged += grown * INTERVAL_COST;
+        if write.landed.count() < u64::from(write.total_runs) {
+            return Ok(None);
+        }
+        let grant = write.grant;
+        self.end(header.transfer, budget);
+        Ok(Some(Completed { transfer: header.transfer, grant }))
+    }
+
+    /// A frame was refused for another reason than its expiry: the transfer is over, and what of
+    /// it is on the way lands no more.
+    pub(crate) fn refuse(
+        &mut self,
+        transfer: TransferId,
+        budget: &mut Budget,
+    ) -> Result<(), Resource> {
+        if !self.ended.contains(transfer.0) {
+            if self.fenced.len() >= MAX_REFUSED {
+                return Err(Resource::Transfers);
+            }
+            self.fenced.insert(transfer);
+        }
+        self.close(transfer, budget).map(drop)
+    }
+
+    /// The initiator gives its transfer up. Returns whether nothing can land any more already;
+    /// otherwise [`Self::poll_fenced`] says when.
+    pub(crate) fn cancel(
+        &mut self,
+        transfer: TransferId,
+        budget: &mut Budget,
+        waker: &Waker,
+    ) -> Result<bool, Resource> {
+        if transfer.is_read() {
+            self.drop_answers(transfer, budget);
+            return Ok(true);
+        }
+        self.fenced.remove(&transfer);
+        let Some(gate) = self.close(transfer, budget)? else { return Ok(true) };
+        if gate.is_drained() {
+            return Ok(true);
+        }
+        gate.on_drained(waker);
+        self.fencing.push((transfer, gate));
+        Ok(false)
+    }
+
+    /// Cancelled transfers that are fenced by now.
+    pub(crate) fn poll_fenced(&mut self) -> Vec<TransferId> {
+        let (drained, waiting) = std::mem::take(&mut self.fencing)
+            .into_iter()
+            .partition(|(_, gate)| gate.is_drained());
+        self.fencing = waiting;
+        let drained: Vec<(TransferId, Arc<Gate>)> = drained;
+        drained.into_iter().map(|(transfer, _)| transfer).collect()
+    }
+
+    /// What has become of one of the peer's WRITEs.
+    pub(crate) fn standing(&self, transfer: TransferId) -> Standing {
+        if self.fenced.contains(&transfer) {
+            Standing::Fenced
+        } else if self.ended.contains(transfer.0) {
+            Standing::Complete
+        } else {
+            Standing::Open
+        }
+    }
+
+    /// Takes a READ request in.
+    pub(crate) fn request(
+        &mut self,
+        now: Time,
+        header: &FrameHeader,
+        table: &[WireSpan],
+        slots: &Slots,
+        budget: &mut Budget,
+    ) -> Result<(), Refusal> {
+        if now >= header.expiry {
+            return Err(Refusal::Expired);
+        }
+        // Requests of a cancelled READ may cross its `Cancel`, hence twice the credit.
+        if self.answer_spans.saturating_add(header.runs) > 2 * READ_CREDIT {
+            return Err(Refusal::Busy);
+        }
+        let mut landing = Landing::default();
+        let mut payload_len = 0u32;
+        for span in table {
+            place_span(span, Rights::REMOTE_READ, true, slots, &mut landing)?;
+            payload_len = payload_len.checked_add(span.len).ok_or(Refusal::OutOfBounds)?;
+        }
+        budget.charge(answer_cost(header.runs)).map_err(|_| Refusal::Busy)?;
+        self.answer_spans += header.runs;
+        self.answers.push_back(AnswerFrame {
+            header: FrameHeader {
+                kind: FrameKind::ReadData,
+                flags: FrameFlags::empty(),
+                payload_len,
+                grant: None,
+                expiry: Time::ZERO,
+                ..*header
+            },
+            regions: landing.regions,
+            spans: landing.spans,
+        });
+        Ok(())
+    }
+
+    /// The next answer to a READ request, or the READ that cannot be answered because a region
+    /// was deregistered meanwhile.
+    pub(crate) fn next_answer(
+        &mut self,
+        budget: &mut Budget,
+    ) -> Option<Result<AnswerFrame, TransferId>> {
+        let answer = self.answers.pop_front()?;
+        self.answer_spans -= answer.header.runs;
+        budget.release(answer_cost(answer.header.runs));
+        let transfer = answer.header.transfer;
+        if answer.regions.iter().all(|region| region.gate.is_open()) {
+            return Some(Ok(answer));
+        }
+        self.drop_answers(transfer, budget);
+        Some(Err(transfer))
+    }
+
+    /// An answer that was lost with its lane goes out again, first of all. Fails for the READ that
+    /// cannot be answered, because what was on lanes is beyond the bound on what is kept.
+    pub(crate) fn answer_again(
+        &mut self,
+        answer: AnswerFrame,
+        budget: &mut Budget,
+    ) -> Result<(), TransferId> {
+        budget.charge(answer_cost(answer.header.runs)).map_err(|_| answer.header.transfer)?;
+        self.answer_spans += answer.header.runs;
+        self.answers.push_front(answer);
+        Ok(())
+    }
+
+    pub(crate) fn has_answers(&self) -> bool {
+        !self.answers.is_empty()
+    }
+
+    /// Ends everything: the peer is gone. Returns the gates, closed.
+    pub(crate) fn close_all(&mut self, budget: &mut Budget) {
+        for write in std::mem::take(&mut self.writes).into_values() {
+            write.gate.close();
+            budget.release(write.charged);
+        }
+        for answer in std::mem::take(&mut self.answers) {
+            budget.release(answer_cost(answer.header.runs));
+        }
+        *self = Self::new();
+    }
+
+    /// Checks the places of a WRITE frame.
+    fn place(
+        &self,
+        header: &FrameHeader,
+        table: &[WireSpan],
+        slots: &Slots,
+        grants: &Grants,
+        landing: &mut Landing,
+    ) -> Result<(), Refusal> {
+        let Some(grant) = header.grant else {
+            return table.iter().try_for_each(|span| {
+                place_span(span, Rights::REMOTE_WRITE, true, slots, landing)
+            });
+        };
+        let grant = grants.given(grant).ok_or(Refusal::NotGranted)?;
+        for span in table {
+            if !grant.covers(span) {
+                return Err(Refusal::NotGranted);
+            }
+            place_span(span, Rights::empty(), false, slots, landing)?;
+        }
+        landing.gates.push(Arc::clone(grant.gate()));
+        Ok(())
+    }
+
+    fn close(
+        &mut self,
+        transfer: TransferId,
+        budget: &mut Budget,
+    ) -> Result<Option<Arc<Gate>>, Resource> {
+        if self.ended.contains(transfer.0) {
+            let fencing = self.fencing.iter().find(|(id, _)| *id == transfer);
+            return Ok(fencing.map(|(_, gate)| Arc::clone(gate)));
+        }
+        self.end_checked(transfer, budget)
+    }
+
+    fn end(&mut self, transfer: TransferId, budget: &mut Budget) {
+        // A full set of gaps was refused when the transfer was admitted late; an id that cannot
+        // be remembered as complete only weakens the guard against replays by its own initiator.
+        let _ = self.end_checked(transfer, budget);
+    }
+
+    fn end_checked(
+        &mut self,
+        transfer: TransferId,
+        budget: &mut Budget,
+    ) -> Result<Option<Arc<Gate>>, Resource> {
+        let gate = self.writes.remove(&transfer).map(|write| {
+            budget.release(write.charged);
+            write.gate.close();
+            write.gate
+        });
+        self.ended.insert(transfer.0, 1)?;
+        Ok(gate)
+    }
+
+    fn drop_answers(&mut self, transfer: TransferId, budget: &mut Budget) {
+        let dropped: u32 = self
+            .answers
+            .iter()
+            .filter(|answer| answer.header.transfer == transfer)
+            .map(|answer| {
+                budget.release(answer_cost(answer.header.runs));
+                answer.header.runs
+            })
+            .sum();
+        self.answer_spans -= dropped;
+        self.answers.retain(|answer| answer.header.transfer != transfer);
+    }
+}
+
+fn answer_cost(runs: u32) -> u64 {
+    TRANSFER_COST + u64::from(runs) * SPAN_COST
+}
+
+/// Checks one span and lists it.
+fn place_span(
+    span: &WireSpan,
+    rights: Rights,
+    one_sided: bool,
+    slots: &Slots,
+    landing: &mut Landing,
+) -> Result<(), Refusal> {
+    let region = slots.resolve(span.slot, one_sided)?;
+    region.check(rights, span.offset, u64::from(span.len))?;
+    let index = index_of(region, &mut landing.regions);
+    landing.spans.push(LocalSpan { region: index, len: span.len, offset: span.offset });
+    Ok(())
+}
+
+/// The region's index in the list, which it joins if it is new. Plans are sorted by region, so
+/// that the last one is nearly always it.
+fn index_of(region: &Arc<Region>, regions: &mut Vec<Arc<Region>>) -> u32 {
+    let known = regions.iter().rposition(|known| Arc::ptr_eq(known, region));
+    known.unwrap_or_else(|| {
+        regions.push(Arc::clone(region));
+        regions.len() - 1
+    }) as u32
+}
+
+impl From<Resource> for Violation {
+    fn from(resource: Resource) -> Self {
+        Self::Overrun(resource)
+    }
+}

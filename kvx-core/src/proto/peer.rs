@@ -1,0 +1,628 @@
+//! One remote engine as this one knows it: the parts of the protocol put together.
+
+mod frames;
+mod messages;
+mod timers;
+mod wishes;
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::net::SocketAddr;
+use std::ops::Range;
+use std::sync::Arc;
+use std::task::Waker;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::error::{Cause, HandshakeError, LaneError, LaneLoss, Refusal, Resource, Side, Violation};
+use crate::id::{
+    Association, EngineId, GrantId, Incarnation, LaneId, NotificationId, SessionKey, TransferId,
+};
+use crate::plan::Plan;
+use crate::proto::budget::Budget;
+use crate::proto::clock::PeerClock;
+use crate::proto::grants::{GrantReceived, Grants};
+use crate::proto::handshake::Established;
+use crate::proto::id_set::IdSet;
+use crate::proto::inbound::Inbound;
+use crate::proto::lanes::{Lanes, Sent};
+use crate::proto::notify::{Delivery, NotifyReceiver, NotifySender};
+use crate::proto::outbound::{
+    Deadline, Ended, Outbound, Target, TransferOp, TransferReport,
+};
+use crate::proto::remote::RemoteRegions;
+use crate::proto::stream::ControlStream;
+use crate::region::{Gate, Region, Registry, Slots};
+use crate::time::Time;
+use crate::transport::TransportOffer;
+use crate::wire::message::{DirectoryEntry, Message, RankKey};
+
+/// How a peer is treated.
+#[derive(Clone, Copy, Debug)]
+pub struct PeerConfig {
+    /// Silence after which the peer is asked whether it is there. Default 2 s.
+    pub heartbeat: Duration,
+    /// Silence after which it is suspect. Default 5 s.
+    pub suspect: Duration,
+    /// Time without any connection after which it is lost, and all of it forgotten. Default 30 s.
+    pub lost: Duration,
+    /// Bytes kept for it at most. Default 256 MiB.
+    pub memory: u64,
+    /// Notification bytes kept for it until the user takes them. Default 16 MiB.
+    pub notification_window: u64,
+    /// A frame's payload at most, where no single run is larger. Default 1 MiB.
+    pub frame_bytes: u32,
+    /// Lanes that the dialing side keeps open. Default 4.
+    pub lanes: u16,
+    /// How long a notification that is not tied to a transfer may take. Default 10 s.
+    pub deadline: Deadline,
+}
+
+impl Default for PeerConfig {
+    fn default() -> Self {
+        Self {
+            heartbeat: Duration::from_secs(2),
+            suspect: Duration::from_secs(5),
+            lost: Duration::from_secs(30),
+            memory: 256 << 20,
+            notification_window: 16 << 20,
+            frame_bytes: 1 << 20,
+            lanes: 4,
+            deadline: Deadline::default(),
+        }
+    }
+}
+
+/// What happened, for whoever drives the peer.
+#[derive(Debug)]
+pub enum Event {
+    /// Both sides have agreed where to go on: everything flows from here.
+    Ready,
+    /// The control connection is gone; what is outstanding waits for the next.
+    Disconnected,
+    /// Nothing was heard for a while.
+    Suspect(Duration),
+    /// A suspect peer was heard of again.
+    Recovered,
+    /// Open a lane under this name: dial, prove, then [`Peer::handle_lane_opened`], or
+    /// [`Peer::handle_lane_failed`].
+    OpenLane(LaneId),
+    /// The peer has stopped this lane: close it.
+    CloseLane(LaneId),
+    /// A lane ended for another reason than being closed on purpose.
+    LaneLost(LaneLoss),
+    /// A transfer has reached its terminal state.
+    TransferEnded {
+        /// Which.
+        transfer: TransferId,
+        /// How it ended.
+        outcome: Result<TransferReport, Cause>,
+        /// READ: own memory is fenced once this gate is drained, which is to be waited for before
+        /// the user is told.
+        fence: Option<Arc<Gate>>,
+    },
+    /// The fate of an own notification is settled.
+    NotificationSettled(NotificationId, Delivery),
+    /// A notification from the peer is due. Give the credit back by
+    /// [`Peer::notification_taken`] when the user has it.
+    Notification(Bytes),
+    /// A receiver lets us write.
+    Granted(Box<GrantReceived>),
+    /// Layers of a session have arrived here.
+    LayersArrived(GrantId, Range<u32>),
+    /// A session is complete here: every byte is in memory.
+    SessionEnded(GrantId, SessionKey, Bytes),
+    /// The receiver of a session knows that all was posted ([`Peer::end_session`]).
+    SessionSettled(GrantId, SessionKey),
+    /// The other side of a session, or its death, ended it. For a receiver's session (`grant` was
+    /// given here), memory is fenced once the gate that [`Peer::grant`] returned is drained.
+    SessionAborted {
+        /// Which session.
+        session: SessionKey,
+        /// Its grant, if it has one.
+        grant: Option<GrantId>,
+        /// Why.
+        cause: Cause,
+        /// Which side of the session is here.
+        here: Side,
+    },
+    /// The peer tells this engine's directory where a rank is.
+    DirectoryPut(RankKey, DirectoryEntry),
+    /// The peer asks this engine's directory.
+    DirectoryAsked {
+        /// The peer's number for the question.
+        request: u64,
+        /// The rank.
+        rank: RankKey,
+        /// How long the answer may wait.
+        wait: Duration,
+    },
+    /// The peer's directory answers.
+    DirectoryAnswered {
+        /// Our number for the question.
+        request: u64,
+        /// Where the rank is, if it is known.
+        entry: Option<DirectoryEntry>,
+    },
+    /// The peer is over: everything outstanding has ended with this cause (the events came
+    /// before). Nothing more comes.
+    Dead(Cause),
+}
+
+/// A transfer to be posted.
+#[derive(Debug)]
+pub struct Post {
+    /// What it does.
+    pub op: TransferOp,
+    /// Its runs.
+    pub plan: Arc<Plan>,
+    /// The plan's local regions, by its indices.
+    pub local: Arc<[Arc<Region>]>,
+    /// The plan's remote regions.
+    pub target: Target,
+    /// Told to the peer's user after the data. WRITE only.
+    pub notification: Option<Bytes>,
+    /// Layers that a WRITE under a grant brings, counted in the whole model.
+    pub layers: Option<Range<u32>>,
+    /// How long it may take.
+    pub deadline: Deadline,
+}
+
+/// One remote engine. See [`crate::proto`] for how to drive it.
+pub struct Peer {
+    config: PeerConfig,
+    registry: Arc<Registry>,
+    /// Called when [`Peer::handle_timeout`] should be, whatever the time.
+    waker: Waker,
+    own: Association,
+    /// Known once the peer's Resume came.
+    theirs: Option<Association>,
+    identity: Option<RemoteIdentity>,
+    connection: Connection,
+    stream: ControlStream,
+    clock: PeerClock,
+    /// When anything was heard of the peer last.
+    heard: Time,
+    suspect: bool,
+    /// When the unanswered heartbeat was sent.
+    heartbeat_sent: Option<Time>,
+    lanes: Lanes,
+    opener: LaneOpener,
+    outbound: Outbound,
+    inbound: Inbound,
+    slots: Slots,
+    remote: RemoteRegions,
+    notify_sender: NotifySender,
+    notify_receiver: NotifyReceiver,
+    grants: Grants,
+    budget: Budget,
+    /// Whether an answer or an own transfer is next on a lane: they take turns.
+    answer_next: bool,
+    events: VecDeque<Event>,
+    dead: Option<Cause>,
+}
+
+/// Who the peer is, as verified.
+#[derive(Clone, Debug)]
+pub struct RemoteIdentity {
+    /// The engine.
+    pub engine: EngineId,
+    /// Its life.
+    pub incarnation: Incarnation,
+    /// Its name for logs.
+    pub name: Arc<str>,
+    /// Where it says it can be reached.
+    pub addresses: Vec<SocketAddr>,
+    /// Its transports.
+    pub transports: Vec<TransportOffer>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Connection {
+    /// There has been none yet.
+    Never,
+    /// Since when.
+    Up(Time),
+    /// Since when.
+    Down(Time),
+}
+
+/// Which lanes to open. Only the side that dialed the control connection opens any.
+#[derive(Debug)]
+struct LaneOpener {
+    /// Whether this side opens them.
+    dialing: bool,
+    /// No lane of this association had a higher name, whichever side opened it: the sides may take
+    /// turns in dialing, and a name must not come twice.
+    last: u32,
+    /// Those that are being dialed.
+    opening: Vec<LaneId>,
+    /// Not before this point: the last attempt failed.
+    retry_at: Time,
+    failures: u32,
+    /// Lanes that the peer retired before they were opened here: they must never be.
+    barred: IdSet,
+}
+
+impl LaneOpener {
+    fn new() -> Self {
+        Self {
+            dialing: false,
+            last: 0,
+            opening: Vec::new(),
+            retry_at: Time::ZERO,
+            failures: 0,
+            barred: IdSet::new(4096),
+        }
+    }
+
+    fn is_taken(&self, lane: LaneId) -> bool {
+        self.barred.contains(u64::from(lane.0)) || self.opening.contains(&lane)
+    }
+
+    /// The peer has retired a lane that never opened here.
+    fn bar(&mut self, lane: LaneId) -> Result<(), Resource> {
+        self.last = self.last.max(lane.0);
+        self.barred.insert(u64::from(lane.0), 1).map(drop)
+    }
+
+    /// Both sides begin anew: so does the peer's counting of lanes.
+    fn restart(&mut self) {
+        self.barred = Self::new().barred;
+    }
+}
+
+impl Peer {
+    /// A peer of which nothing is known yet. `own` must be random. `waker` is called when a fence
+    /// has drained, which [`Peer::handle_timeout`] then tells the peer.
+    pub fn new(config: PeerConfig, registry: Arc<Registry>, own: Association, waker: Waker) -> Self {
+        Self {
+            budget: Budget::new(config.memory),
+            notify_receiver: NotifyReceiver::new(config.notification_window),
+            config,
+            registry,
+            waker,
+            own,
+            theirs: None,
+            identity: None,
+            connection: Connection::Never,
+            stream: ControlStream::default(),
+            clock: PeerClock::default(),
+            heard: Time::ZERO,
+            suspect: false,
+            heartbeat_sent: None,
+            lanes: Lanes::default(),
+            opener: LaneOpener::new(),
+            outbound: Outbound::new(),
+            inbound: Inbound::new(),
+            slots: Slots::new(),
+            remote: RemoteRegions::default(),
+            notify_sender: NotifySender::new(),
+            grants: Grants::new(),
+            answer_next: false,
+            events: VecDeque::new(),
+            dead: None,
+        }
+    }
+
+    /// A control connection was verified. It takes the place of any other.
+    pub fn handle_connected(&mut self, now: Time, established: &Established, dialed_here: bool) {
+        if self.dead.is_some() {
+            return;
+        }
+        let identity = &established.identity;
+        self.identity = Some(RemoteIdentity {
+            engine: identity.engine,
+            incarnation: identity.incarnation,
+            name: Arc::clone(&identity.name),
+            addresses: identity.addresses.clone(),
+            transports: identity.transports.clone(),
+        });
+        self.notify_sender.set_window(identity.notification_window);
+        self.clock.observe(established.clock);
+        self.connection = Connection::Up(now);
+        self.opener.dialing = dialed_here;
+        self.heartbeat_sent = None;
+        self.hear(now);
+        self.stream.connect(Message::Resume { own: self.own, peer: self.theirs });
+    }
+
+    /// The control connection is gone.
+    pub fn handle_disconnected(&mut self, now: Time) {
+        if matches!(self.connection, Connection::Up(_)) {
+            self.connection = Connection::Down(now);
+            self.heartbeat_sent = None;
+            self.events.push_back(Event::Disconnected);
+        }
+    }
+
+    /// Ends the peer: everything outstanding ends with this cause, and nothing of it lands here
+    /// any more once the gates of its transfers have drained.
+    pub fn kill(&mut self, cause: Cause) {
+        if self.dead.is_some() {
+            return;
+        }
+        self.forget_everything(&cause);
+        let running: Vec<LaneId> = self.lanes.running().collect();
+        self.events.extend(running.into_iter().map(Event::CloseLane));
+        self.lanes.clear();
+        self.dead = Some(cause.clone());
+        self.events.push_back(Event::Dead(cause));
+    }
+
+    /// The next event.
+    pub fn poll_event(&mut self) -> Option<Event> {
+        self.events.pop_front()
+    }
+
+    /// Whether [`Self::poll_event`] has something.
+    pub fn has_events(&self) -> bool {
+        !self.events.is_empty()
+    }
+
+    /// The next bytes for the control connection.
+    ///
+    /// # Errors
+    /// A message of ours does not fit the wire: a fault of this engine, which ends the peer.
+    pub fn poll_message(&mut self) -> Result<Option<Vec<u8>>, Violation> {
+        if !matches!(self.connection, Connection::Up(_)) {
+            return Ok(None);
+        }
+        if let Some(credit) = self.notify_receiver.take_credit() {
+            self.stream.send(credit);
+        }
+        self.stream.poll().transpose().map_err(Violation::from)
+    }
+
+    /// Whether [`Self::poll_message`] has something.
+    pub fn has_messages(&self) -> bool {
+        matches!(self.connection, Connection::Up(_)) && self.stream.has_output()
+    }
+
+    /// Whether all that was said has been written and acknowledged.
+    pub fn is_flushed(&self) -> bool {
+        self.stream.is_flushed()
+    }
+
+    /// Who the peer is, once a handshake has told.
+    pub fn identity(&self) -> Option<&RemoteIdentity> {
+        self.identity.as_ref()
+    }
+
+    /// Whether a control connection is up.
+    pub fn is_connected(&self) -> bool {
+        matches!(self.connection, Connection::Up(_))
+    }
+
+    /// Since when the control connection is up.
+    pub fn connected_since(&self) -> Option<Time> {
+        match self.connection {
+            Connection::Up(since) => Some(since),
+            Connection::Never | Connection::Down(_) => None,
+        }
+    }
+
+    /// Whether the peer was heard of lately.
+    pub fn is_alive(&self) -> bool {
+        self.is_connected() && !self.suspect
+    }
+
+    /// Whether anything waits for the peer.
+    pub fn has_outstanding(&self) -> bool {
+        !self.outbound.is_empty() || !self.stream.is_flushed()
+    }
+
+    /// Why the peer is over, if it is.
+    pub fn cause_of_death(&self) -> Option<&Cause> {
+        self.dead.as_ref()
+    }
+
+    /// Both sides' associations, once both are known: lanes carry them.
+    pub fn associations(&self) -> Option<(Association, Association)> {
+        Some((self.own, self.theirs?))
+    }
+
+    /// Whether the peer may open this lane, which must name both associations.
+    ///
+    /// # Errors
+    /// What to reject the lane with.
+    pub fn check_lane(
+        &self,
+        theirs: Association,
+        own: Association,
+        lane: LaneId,
+    ) -> Result<(), HandshakeError> {
+        let known = self.own == own && self.theirs == Some(theirs);
+        if !known || self.dead.is_some() || self.opener.dialing {
+            return Err(HandshakeError::NoControl);
+        }
+        if self.opener.is_taken(lane) || self.lanes.contains(lane) {
+            return Err(HandshakeError::Duplicate);
+        }
+        if self.lanes.usable().count() >= MAX_LANES {
+            return Err(HandshakeError::Busy);
+        }
+        Ok(())
+    }
+
+    /// A lane is open, on both ends as far as this side knows.
+    ///
+    /// # Errors
+    /// It must not be: the peer died or retired the lane while its handshake was going on.
+    pub fn handle_lane_opened(&mut self, lane: LaneId) -> Result<(), HandshakeError> {
+        self.opener.opening.retain(|opening| *opening != lane);
+        if self.dead.is_some() || self.opener.barred.contains(u64::from(lane.0)) {
+            return Err(HandshakeError::NoControl);
+        }
+        if self.lanes.contains(lane) {
+            return Err(HandshakeError::Duplicate);
+        }
+        self.opener.last = self.opener.last.max(lane.0);
+        self.opener.failures = 0;
+        self.lanes.open(lane);
+        Ok(())
+    }
+
+    /// A lane that [`Event::OpenLane`] asked for could not be opened. It is tried again under
+    /// another name, later each time.
+    pub fn handle_lane_failed(&mut self, now: Time, lane: LaneId) {
+        self.opener.opening.retain(|opening| *opening != lane);
+        let delay = Duration::from_millis(20 << self.opener.failures.min(6));
+        self.opener.failures += 1;
+        self.opener.retry_at = now + delay;
+    }
+
+    /// A lane has ended here: it touches no memory any more. What it carried waits for the peer
+    /// to say what has landed, and then goes out on other lanes.
+    pub fn handle_lane_closed(&mut self, now: Time, lane: LaneId, cause: LaneError) {
+        let Some(ledger) = self.lanes.get(lane) else { return };
+        if ledger.is_closed() {
+            return;
+        }
+        ledger.set_closed();
+        let processed = ledger.processed();
+        self.stream.send(Message::LaneRetired { lane, processed });
+        self.lanes.remove_if_ended(lane);
+        if !matches!(cause, LaneError::Closed) {
+            self.events.push_back(Event::LaneLost(LaneLoss { lane, cause }));
+        }
+        self.open_lanes(now);
+    }
+
+    /// Asks for the lanes that are missing.
+    fn open_lanes(&mut self, now: Time) {
+        if now < self.opener.retry_at {
+            return;
+        }
+        for _ in 0..self.missing_lanes() {
+            self.opener.last += 1;
+            let lane = LaneId(self.opener.last);
+            self.opener.opening.push(lane);
+            self.events.push_back(Event::OpenLane(lane));
+        }
+    }
+
+    /// How many lanes are to be opened, now or when the last failure is long enough ago.
+    fn missing_lanes(&self) -> usize {
+        let ready = self.opener.dialing && self.stream.is_resumed() && self.is_connected();
+        if !ready || self.dead.is_some() {
+            return 0;
+        }
+        let have = self.lanes.usable().count() + self.opener.opening.len();
+        usize::from(self.config.lanes.max(1)).saturating_sub(have)
+    }
+
+    /// What was sent on a lane has landed.
+    fn frames_landed(&mut self, now: Time, frames: Vec<Sent>) {
+        for frame in frames {
+            match frame {
+                Sent::Write(transfer, runs) => {
+                    let ended = self.outbound.landed(now, transfer, runs);
+                    self.transfers_ended(ended);
+                }
+                Sent::Request(transfer, _) => self.outbound.request_landed(now, transfer),
+                Sent::Answer(_) | Sent::Void => {}
+            }
+        }
+    }
+
+    /// What was sent on a lane was lost with it.
+    fn frames_lost(&mut self, frames: Vec<Sent>) {
+        // Pushed to the front one by one: the last first keeps their order.
+        for frame in frames.into_iter().rev() {
+            match frame {
+                Sent::Write(transfer, runs) | Sent::Request(transfer, runs) => {
+                    self.outbound.lost(transfer, runs);
+                }
+                Sent::Answer(answer) => {
+                    if let Err(transfer) = self.inbound.answer_again(answer, &mut self.budget) {
+                        let refusal = Refusal::Busy;
+                        self.stream.send(Message::ReadFailed { transfer, refusal });
+                    }
+                }
+                Sent::Void => {}
+            }
+        }
+    }
+
+    /// Own transfers have ended: tells the user, the peer where it must know, and settles the
+    /// notifications that hung on them.
+    fn transfers_ended(&mut self, ended: impl IntoIterator<Item = Ended>) {
+        for Ended { transfer, op, outcome, tell_peer, gate } in ended {
+            if tell_peer {
+                self.stream.send(Message::Cancel { transfer });
+            }
+            if op == TransferOp::Write {
+                let mut settled = Vec::new();
+                let failure = outcome.as_ref().err();
+                self.notify_sender.transfer_ended(
+                    transfer,
+                    &mut self.stream,
+                    failure,
+                    &mut settled,
+                );
+                self.notify_sender.settle(&self.stream, &mut settled);
+                self.settle_notifications(settled);
+            }
+            self.events.push_back(Event::TransferEnded { transfer, outcome, fence: gate });
+        }
+    }
+
+    fn settle_notifications(&mut self, settled: Vec<(NotificationId, Delivery)>) {
+        let events = settled.into_iter().map(|(id, fate)| Event::NotificationSettled(id, fate));
+        self.events.extend(events);
+    }
+
+    /// The peer was heard of.
+    fn hear(&mut self, now: Time) {
+        self.heard = self.heard.max(now);
+        if std::mem::take(&mut self.suspect) {
+            self.events.push_back(Event::Recovered);
+        }
+    }
+
+    /// Ends everything outstanding with the peer, both ways.
+    fn forget_everything(&mut self, cause: &Cause) {
+        let ended = self.outbound.restart(cause);
+        self.transfers_ended(ended);
+        let mut settled = Vec::new();
+        self.notify_sender.fail_all(&mut self.stream, cause, &mut settled);
+        self.settle_notifications(settled);
+        for (grant, session) in self.grants.revoke_all() {
+            self.session_over(Side::Receiver, session, Some(grant), cause);
+        }
+        for (grant, session) in self.grants.forget_all(&mut self.budget) {
+            self.session_over(Side::Sender, session, Some(grant), cause);
+        }
+        self.inbound.close_all(&mut self.budget);
+        self.notify_receiver.restart(&mut self.budget);
+        self.remote.restart();
+        self.slots = Slots::new();
+        self.stream.restart();
+    }
+
+    fn session_over(
+        &mut self,
+        here: Side,
+        session: SessionKey,
+        grant: Option<GrantId>,
+        cause: &Cause,
+    ) {
+        let cause = cause.clone();
+        self.events.push_back(Event::SessionAborted { session, grant, cause, here });
+    }
+}
+
+/// Lanes of one peer at most, whichever side opens them.
+const MAX_LANES: usize = 64;
+
+impl fmt::Debug for Peer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Peer")
+            .field("identity", &self.identity)
+            .field("connection", &self.connection)
+            .field("dead", &self.dead)
+            .finish_non_exhaustive()
+    }
+}

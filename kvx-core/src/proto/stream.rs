@@ -1,0 +1,194 @@
+//! The control stream: messages exactly once and in order between two associations, over any
+//! number of connections (PROTOCOL 4.2). It does not know what the messages mean.
+
+use std::collections::VecDeque;
+
+use crate::error::Violation;
+use crate::wire::WireError;
+use crate::wire::message::{MESSAGE_HEADER_LEN, Message, MessageHeader};
+
+/// Both directions of the control stream.
+#[derive(Debug, Default)]
+pub(crate) struct ControlStream {
+    /// Sequenced messages that the peer has not acknowledged, oldest first. Those below
+    /// `retained.len() - unsent` were written to the present connection.
+    retained: VecDeque<Retained>,
+    /// How many at the end of `retained` still have to be written to the present connection.
+    unsent: usize,
+    /// Messages outside the sequence for the present connection.
+    urgent: VecDeque<Message>,
+    /// The number of the last sequenced message queued; `retained` ends with it.
+    last_queued: u64,
+    /// The number up to which the peer has acknowledged; `retained` begins after it.
+    acknowledged: u64,
+    /// The number of the last sequenced message from the peer.
+    received: u64,
+    /// The acknowledgement that the peer was last told on this connection.
+    told: u64,
+    /// Whether the peer's Resume has come on this connection: nothing sequenced goes out before.
+    resumed: bool,
+}
+
+#[derive(Debug)]
+struct Retained {
+    sequence: u64,
+    message: Message,
+    /// Whether it was ever written to a connection, so that the peer may have it.
+    written: bool,
+}
+
+/// What became of a message that was taken back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fate {
+    /// The peer has acknowledged it.
+    Acknowledged,
+    /// It was on a connection, without an answer.
+    Unknown,
+    /// It never left.
+    Unsent,
+}
+
+impl ControlStream {
+    /// A new connection is there: begins with `resume`, and holds the rest until the peer's.
+    pub(crate) fn connect(&mut self, resume: Message) {
+        self.urgent.clear();
+        self.urgent.push_back(resume);
+        self.unsent = self.retained.len();
+        self.resumed = false;
+        self.told = 0;
+    }
+
+    /// The peer's Resume came: from here on everything flows on this connection.
+    pub(crate) fn resume(&mut self) {
+        self.resumed = true;
+    }
+
+    /// Whether the peer's Resume came on this connection.
+    pub(crate) fn is_resumed(&self) -> bool {
+        self.resumed
+    }
+
+    /// Both sides begin anew: everything in sequence is forgotten.
+    pub(crate) fn restart(&mut self) {
+        let urgent = std::mem::take(&mut self.urgent);
+        *self = Self { urgent, resumed: self.resumed, ..Self::default() };
+    }
+
+    /// Queues a message; a sequenced one is kept until acknowledged, and its number returned.
+    pub(crate) fn send(&mut self, message: Message) -> u64 {
+        if !message.is_sequenced() {
+            self.urgent.push_back(message);
+            return 0;
+        }
+        self.last_queued += 1;
+        let sequence = self.last_queued;
+        self.retained.push_back(Retained { sequence, message, written: false });
+        self.unsent += 1;
+        sequence
+    }
+
+    /// What is known of the message of this number.
+    pub(crate) fn fate(&self, sequence: u64) -> Fate {
+        if sequence <= self.acknowledged {
+            return Fate::Acknowledged;
+        }
+        match self.retained.get((sequence - self.acknowledged - 1) as usize) {
+            Some(entry) if !entry.written => Fate::Unsent,
+            _ => Fate::Unknown,
+        }
+    }
+
+    /// Empties a message that was not written yet. Its number stays in the sequence.
+    pub(crate) fn retract(&mut self, sequence: u64) {
+        let index = sequence.checked_sub(self.acknowledged + 1).map(|index| index as usize);
+        if let Some(entry) = index.and_then(|index| self.retained.get_mut(index)) {
+            debug_assert!(!entry.written);
+            entry.message = Message::SlotsClosed(Vec::new());
+        }
+    }
+
+    /// The number up to which the peer has acknowledged.
+    pub(crate) fn acknowledged(&self) -> u64 {
+        self.acknowledged
+    }
+
+    /// Whether nothing waits to be acknowledged or written.
+    pub(crate) fn is_flushed(&self) -> bool {
+        self.retained.is_empty() && self.urgent.is_empty()
+    }
+
+    /// Whether [`Self::poll`] has something.
+    pub(crate) fn has_output(&self) -> bool {
+        !self.urgent.is_empty()
+            || (self.resumed && (self.unsent > 0 || self.received > self.told))
+    }
+
+    /// The next bytes for the connection.
+    pub(crate) fn poll(&mut self) -> Option<Result<Vec<u8>, WireError>> {
+        if let Some(message) = self.urgent.pop_front() {
+            return Some(self.encode(&message, 0));
+        }
+        if !self.resumed {
+            return None;
+        }
+        if self.unsent > 0 {
+            let index = self.retained.len() - self.unsent;
+            self.unsent -= 1;
+            let entry = &mut self.retained[index];
+            entry.written = true;
+            let (sequence, message) = (entry.sequence, entry.message.clone());
+            return Some(self.encode(&message, sequence));
+        }
+        if self.received > self.told {
+            return Some(self.encode(&Message::Acknowledge, 0));
+        }
+        None
+    }
+
+    /// Takes an incoming header in: its acknowledgement, and its place in the sequence. Says
+    /// whether the message is to be dealt with (`false`: it was dealt with before).
+    pub(crate) fn receive(&mut self, header: &MessageHeader) -> Result<bool, Violation> {
+        let written = self.retained.iter().rev().find(|entry| entry.written);
+        let sent = written.map_or(self.acknowledged, |entry| entry.sequence);
+        if header.acknowledged > sent {
+            return Err(Violation::Acknowledged { sent, got: header.acknowledged });
+        }
+        while self.acknowledged < header.acknowledged {
+            self.retained.pop_front();
+            self.acknowledged += 1;
+        }
+        self.unsent = self.unsent.min(self.retained.len());
+        if header.sequence == 0 || header.sequence <= self.received {
+            return Ok(header.sequence == 0);
+        }
+        if header.sequence != self.received + 1 {
+            let expected = self.received + 1;
+            return Err(Violation::Sequence { expected, got: header.sequence });
+        }
+        if !self.resumed {
+            return Err(Violation::Unexpected {
+                message: "a sequenced message",
+                why: "Resume comes first",
+            });
+        }
+        self.received = header.sequence;
+        Ok(true)
+    }
+
+    fn encode(&mut self, message: &Message, sequence: u64) -> Result<Vec<u8>, WireError> {
+        let mut bytes = vec![0; MESSAGE_HEADER_LEN];
+        message.encode_body(&mut bytes)?;
+        // Until the peer's Resume has come it may be another peer than the one that was heard.
+        let known = self.resumed || matches!(message, Message::Resume { .. });
+        let acknowledged = if known { self.received } else { 0 };
+        let header = MessageHeader {
+            body_len: (bytes.len() - MESSAGE_HEADER_LEN) as u32,
+            kind: message.kind(),
+            sequence,
+            acknowledged,
+        };
+        bytes[..MESSAGE_HEADER_LEN].copy_from_slice(&header.encode());
+        self.told = self.told.max(acknowledged);
+        Ok(bytes)
+    }
+}

@@ -1,0 +1,13 @@
+//! The protocol between two peers, step by step: what is promised, what is refused, what survives.
+
+mod protocol {
+    mod control;
+    mod credit;
+    mod lanes;
+    mod notifications;
+    mod one_sided;
+    mod refusals;
+    mod scene;
+    mod sessions;
+    mod time;
+}

@@ -1,0 +1,194 @@
+//! What the owner of memory refuses, and that nothing lands then (promise 3).
+
+use std::sync::Arc;
+
+use kvx_core::error::Refusal;
+use kvx_core::id::{GrantId, RegionId, Slot, TransferId};
+use kvx_core::proto::{Post, Target, TransferOp};
+use kvx_core::region::{RegionKey, Rights};
+use kvx_core::time::Time;
+use kvx_core::transport::{Admission, Landing};
+use kvx_core::wire::message::Message;
+use kvx_core::wire::{FrameHeader, FrameRuns, WireSpan};
+
+use super::scene::{Scene, scene};
+
+/// What the owner answers to a WRITE frame of one span, made by hand.
+fn answer(header: FrameHeader, span: WireSpan, scene: &mut Scene) -> Result<(), Refusal> {
+    let lane = scene.pair.lanes(1)[0];
+    let now = scene.pair.now;
+    let mut landing = Landing::default();
+    let owner = &mut scene.pair.sides[1].peer;
+    let admission = owner.handle_frame(now, lane, &header, &[span], &mut landing).unwrap();
+    if admission == Admission::Land {
+        owner.handle_frame_finished(now, lane, &header, Ok(()));
+        return Ok(());
+    }
+    let refusal = scene.pair.messages(0).into_iter().rev().find_map(|message| match message {
+        Message::Refused { refusal, .. } => Some(refusal),
+        _ => None,
+    });
+    Err(refusal.expect("a discarded WRITE of new runs was refused"))
+}
+
+/// A WRITE of one run of 16 bytes, under a transfer id of its own.
+fn header(scene: &Scene, transfer: u64, grant: Option<u64>) -> FrameHeader {
+    let runs = FrameRuns { first: 0, count: 1, total: 1 };
+    let expiry = scene.pair.now + super::scene::SECOND;
+    FrameHeader::write(TransferId(transfer), grant.map(GrantId), expiry, runs, 16)
+}
+
+/// The slot that side 0 has for the target.
+fn open(scene: &mut Scene) -> Slot {
+    scene.write();
+    scene.pair.settle();
+    scene.ends();
+    Slot(0)
+}
+
+fn span(slot: Slot, offset: u64) -> WireSpan {
+    WireSpan { slot, len: 16, offset }
+}
+
+#[test]
+fn a_slot_that_was_never_given_out_is_refused() {
+    let mut scene = scene();
+    let slot = open(&mut scene);
+    let before = scene.target_bytes();
+    let frame = header(&scene, 100, None);
+    assert_eq!(answer(frame, span(Slot(7), 0), &mut scene), Err(Refusal::UnknownSlot));
+    assert_eq!(answer(header(&scene, 101, None), span(slot, 4088), &mut scene), Err(Refusal::OutOfBounds));
+    let wild = answer(header(&scene, 102, None), span(slot, u64::MAX), &mut scene);
+    assert_eq!(wild, Err(Refusal::OutOfBounds));
+    assert_eq!(answer(header(&scene, 103, None), span(slot, 4080), &mut scene), Ok(()));
+    assert_eq!(scene.target_bytes(), before, "no lane wrote anything");
+}
+
+#[test]
+fn a_grant_that_was_never_given_is_refused() {
+    let mut scene = scene();
+    let slot = open(&mut scene);
+    let frame = header(&scene, 100, Some(3));
+    assert_eq!(answer(frame, span(slot, 0), &mut scene), Err(Refusal::NotGranted));
+}
+
+#[test]
+fn a_late_frame_is_refused() {
+    let mut scene = scene();
+    let slot = open(&mut scene);
+    let late = FrameHeader { expiry: scene.pair.now, ..header(&scene, 100, None) };
+    assert_eq!(answer(late, span(slot, 0), &mut scene), Err(Refusal::Expired));
+    let never = FrameHeader { expiry: Time::ZERO, ..header(&scene, 100, None) };
+    assert_eq!(answer(never, span(slot, 0), &mut scene), Err(Refusal::Expired));
+    // It may still come in time.
+    assert_eq!(answer(header(&scene, 100, None), span(slot, 0), &mut scene), Ok(()));
+}
+
+#[test]
+fn a_frame_of_a_finished_transfer_is_refused() {
+    let mut scene = scene();
+    let slot = open(&mut scene);
+    let frame = header(&scene, 1, None);
+    assert_eq!(answer(frame, span(slot, 0), &mut scene), Err(Refusal::Fenced));
+}
+
+#[test]
+fn what_was_refused_once_stays_refused() {
+    let mut scene = scene();
+    let slot = open(&mut scene);
+    let frame = header(&scene, 100, None);
+    assert_eq!(answer(frame, span(Slot(7), 0), &mut scene), Err(Refusal::UnknownSlot));
+    assert_eq!(answer(frame, span(slot, 0), &mut scene), Err(Refusal::Fenced));
+}
+
+#[test]
+fn frames_that_contradict_each_other_are_refused() {
+    let mut scene = scene();
+    let slot = open(&mut scene);
+    let two = FrameHeader { total_runs: 2, ..header(&scene, 100, None) };
+    assert_eq!(answer(two, span(slot, 0), &mut scene), Ok(()));
+    let three = FrameHeader { total_runs: 3, first_run: 1, ..two };
+    assert_eq!(answer(three, span(slot, 0), &mut scene), Err(Refusal::Inconsistent));
+}
+
+#[test]
+fn a_region_without_the_right_is_refused() {
+    for (rights, op) in [
+        (Rights::REMOTE_READ, TransferOp::Write),
+        (Rights::REMOTE_WRITE, TransferOp::Read),
+    ] {
+        let mut scene = scene();
+        let (region, _) = scene.pair.sides[1].register(4096, 1, rights);
+        scene.pair.sides[0].peer.learn_regions([(region.id, region.key.clone())]);
+        let post = scene.post_of(op, scene.plan(4, 64));
+        scene.post(Post { target: Target::Regions(Arc::from([region.id])), ..post });
+        scene.pair.settle();
+        assert_eq!(scene.end(), "refused by the peer: the region does not allow this access");
+        scene.pair.live(super::scene::SECOND);
+        assert!(!scene.pair.sides[0].peer.has_outstanding());
+    }
+}
+
+#[test]
+fn a_wrong_region_key_opens_nothing() {
+    let mut scene = scene();
+    let (region, _) = scene.pair.sides[1].register(4096, 1, super::scene::ALL);
+    scene.pair.sides[0].peer.learn_regions([(region.id, RegionKey::new([0x55; 16]))]);
+    let post = scene.post_of(TransferOp::Write, scene.plan(4, 64));
+    scene.post(Post { target: Target::Regions(Arc::from([region.id])), ..post });
+    scene.pair.settle();
+    assert_eq!(scene.end(), "refused by the peer: the region key is wrong");
+}
+
+#[test]
+fn a_region_that_was_deregistered_is_refused() {
+    let mut scene = scene();
+    let slot = open(&mut scene);
+    let region = scene.remote.id;
+    scene.pair.sides[1].registry.deregister(region).unwrap();
+    let frame = header(&scene, 100, None);
+    assert_eq!(answer(frame, span(slot, 0), &mut scene), Err(Refusal::RegionClosed));
+    scene.pair.sides[1].peer.close_region(region);
+    assert_eq!(answer(header(&scene, 101, None), span(slot, 0), &mut scene), Err(Refusal::RegionClosed));
+}
+
+#[test]
+fn a_region_is_refused_here_once_its_owner_has_told_of_its_end() {
+    let mut scene = scene();
+    open(&mut scene);
+    let region = scene.remote.id;
+    scene.pair.sides[1].registry.deregister(region).unwrap();
+    scene.pair.sides[1].peer.close_region(region);
+    scene.pair.settle();
+    let post = scene.post_of(TransferOp::Write, scene.plan(1, 16));
+    let now = scene.pair.now;
+    let refused = scene.pair.sides[0].peer.post(now, post).unwrap_err();
+    assert_eq!(refused.to_string(), "refused by the peer: the region was deregistered");
+}
+
+#[test]
+fn a_region_that_nobody_told_of_cannot_be_named() {
+    let mut scene = scene();
+    let unknown = RegionId::new(9, 1);
+    let post = scene.post_of(TransferOp::Write, scene.plan(1, 16));
+    let target = Target::Regions(Arc::from([scene.remote.id, unknown]));
+    let now = scene.pair.now;
+    let refused = scene.pair.sides[0].peer.post(now, Post { target, ..post }).unwrap_err();
+    assert_eq!(refused.to_string(), "unknown region");
+    // The one that is known can still be opened.
+    scene.write();
+    scene.pair.settle();
+    assert_eq!(scene.end(), "1024 bytes in 8 runs");
+}
+
+#[test]
+fn a_refused_write_fails_with_the_owners_reason() {
+    let mut scene = scene();
+    open(&mut scene);
+    scene.write();
+    let region = scene.remote.id;
+    scene.pair.sides[1].registry.deregister(region).unwrap();
+    scene.pair.settle();
+    assert_eq!(scene.end(), "refused by the peer: the region was deregistered");
+    assert!(!scene.pair.sides[0].peer.has_outstanding());
+}

@@ -1,0 +1,371 @@
+//! The receiving half of a lane: parses frames, asks the host where their payload may land, and
+//! scatters it from the socket into registered memory. Not who may write where.
+//!
+//! Header and table are read into buffers of the lane, exactly: what follows them is payload, and
+//! must not come to lie in a buffer, from which only this process's own stores could move it. So
+//! a frame costs a call for its table and one or more for its payload, the last of which brings
+//! the next frame's header along.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use kvx_core::error::{LaneError, Refusal, Violation};
+use kvx_core::region::Leases;
+use kvx_core::transport::{Access, Admission, Landing, LaneHost};
+use kvx_core::wire::frame::{RawSpan, decode_table};
+use kvx_core::wire::{FRAME_HEADER_LEN, FrameHeader, FrameKind, WireSpan};
+use rustix::net::RecvFlags;
+use zerocopy::IntoBytes;
+
+use crate::lane::TcpLane;
+use crate::places::Places;
+use crate::sys;
+
+/// The receiving half. Its socket is never read again once it is dropped.
+#[derive(Debug)]
+pub(crate) struct Receiver {
+    socket: Arc<OwnedFd>,
+    stage: Stage,
+    /// The header that is due, or arrived early: its first `have` bytes.
+    head: [u8; FRAME_HEADER_LEN],
+    /// At most `FRAME_HEADER_LEN`.
+    have: usize,
+    /// The table of the frame, and the bytes of it that have arrived.
+    table: Vec<RawSpan>,
+    table_have: usize,
+    /// The same, decoded.
+    spans: Vec<WireSpan>,
+    /// Where the frame lands; empty when none does, so that an idle lane keeps no region alive.
+    landing: Landing,
+    places: Places,
+    /// The stream is known to end: only its end says that it is exhausted.
+    ends: bool,
+}
+
+/// What is due next.
+#[derive(Clone, Copy, Debug)]
+enum Stage {
+    /// A frame's header.
+    Header,
+    /// Its table.
+    Table(FrameHeader),
+    /// Staging memory for its payload.
+    Staging(FrameHeader),
+    /// Its payload.
+    Payload(FrameHeader),
+    /// The staging memory's way into the regions.
+    Committing(FrameHeader),
+    /// As many bytes that land nowhere.
+    Discard(u64),
+}
+
+/// What a turn came to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Received {
+    /// The budget is spent, and there may be more.
+    pub(crate) more: bool,
+    /// The host was told of something.
+    pub(crate) frames: bool,
+}
+
+/// What a step came to.
+enum Step {
+    /// As many bytes were taken from the socket, or something else has changed.
+    Took(usize),
+    /// The socket is empty, or memory is not ready: an event or a ring of the bell follows.
+    Wait,
+}
+
+impl Receiver {
+    pub(crate) fn new(socket: Arc<OwnedFd>) -> Self {
+        Self {
+            socket,
+            stage: Stage::Header,
+            head: [0; FRAME_HEADER_LEN],
+            have: 0,
+            table: Vec::new(),
+            table_have: 0,
+            spans: Vec::new(),
+            landing: Landing::default(),
+            places: Places::default(),
+            ends: false,
+        }
+    }
+
+    /// Whether the lane waits for staging memory rather than for its peer.
+    pub(crate) fn is_waiting(&self) -> bool {
+        matches!(self.stage, Stage::Staging(_) | Stage::Committing(_))
+    }
+
+    /// The stream will end, or has.
+    pub(crate) fn expect_end(&mut self) {
+        self.ends = true;
+    }
+
+    /// Receives until the socket is empty, or `budget` bytes are used up.
+    pub(crate) fn turn(&mut self, lane: &TcpLane, budget: usize) -> Result<Received, LaneError> {
+        let mut turn = Received::default();
+        let mut left = budget;
+        while lane.ending().is_none() {
+            if left == 0 {
+                turn.more = true;
+                break;
+            }
+            match self.step(lane, left, &mut turn.frames)? {
+                Step::Took(bytes) => left = left.saturating_sub(bytes),
+                Step::Wait => break,
+            }
+        }
+        Ok(turn)
+    }
+
+    fn step(&mut self, lane: &TcpLane, limit: usize, frames: &mut bool) -> Result<Step, LaneError> {
+        match self.stage {
+            Stage::Header if self.have < self.head.len() => self.read_header(lane),
+            Stage::Header => {
+                *frames = true;
+                self.begin(lane)
+            }
+            Stage::Table(header) if self.table_have < header.table_len() => {
+                self.read_table(lane, header)
+            }
+            Stage::Table(header) => self.arrive(lane, header),
+            Stage::Staging(header) => Ok(self.stage_memory(lane, header)),
+            Stage::Payload(header) if self.places.left() > 0 => self.scatter(lane, header, limit),
+            Stage::Payload(header) => {
+                self.stage = Stage::Committing(header);
+                Ok(Step::Took(0))
+            }
+            Stage::Committing(header) => {
+                *frames = true;
+                Ok(self.commit(lane, header))
+            }
+            Stage::Discard(0) => {
+                self.stage = Stage::Header;
+                Ok(Step::Took(0))
+            }
+            Stage::Discard(rest) => self.discard(lane, rest, limit),
+        }
+    }
+
+    fn read_header(&mut self, lane: &TcpLane) -> Result<Step, LaneError> {
+        let room = self.head.get_mut(self.have..).unwrap_or_default();
+        let wanted = room.len();
+        let Some(bytes) = read(&self.socket, room)? else {
+            return Ok(Step::Wait);
+        };
+        if bytes == 0 {
+            let clean = self.have == 0;
+            return Err(if clean { LaneError::Closed } else { cut_off() });
+        }
+        lane.received().call(bytes);
+        self.have += bytes;
+        Ok(self.took_of(bytes, wanted))
+    }
+
+    fn read_table(&mut self, lane: &TcpLane, header: FrameHeader) -> Result<Step, LaneError> {
+        let table = self.table.as_mut_bytes();
+        let room = table.get_mut(self.table_have..header.table_len()).unwrap_or_default();
+        let wanted = room.len();
+        let Some(bytes) = read(&self.socket, room)? else {
+            return Ok(Step::Wait);
+        };
+        if bytes == 0 {
+            return Err(cut_off());
+        }
+        lane.received().call(bytes);
+        self.table_have += bytes;
+        Ok(self.took_of(bytes, wanted))
+    }
+
+    /// A read of fewer bytes than were wanted has emptied the socket, epoll(7): the next byte is
+    /// an edge. But the end of the stream is no byte, and its edge may have been before.
+    fn took_of(&self, bytes: usize, wanted: usize) -> Step {
+        if bytes < wanted && !self.ends { Step::Wait } else { Step::Took(bytes) }
+    }
+
+    /// The header is complete.
+    fn begin(&mut self, lane: &TcpLane) -> Result<Step, LaneError> {
+        lane.received().frame();
+        self.have = 0;
+        let header = FrameHeader::decode(&self.head).map_err(Violation::from)?;
+        if header.kind == FrameKind::Ack {
+            lane.host().acknowledged(lane.id(), &header)?;
+            return Ok(Step::Took(0));
+        }
+        let entries = header.table_entries();
+        self.table.clear();
+        self.table_have = 0;
+        self.table.try_reserve(entries).map_err(|_| out_of_memory())?;
+        self.table.resize(entries, RawSpan::default());
+        self.stage = Stage::Table(header);
+        Ok(Step::Took(0))
+    }
+
+    /// Header and table are complete: the host decides.
+    fn arrive(&mut self, lane: &TcpLane, header: FrameHeader) -> Result<Step, LaneError> {
+        decode_table(&header, &self.table, &mut self.spans).map_err(Violation::from)?;
+        self.landing.clear();
+        let admission =
+            lane.host().frame_arrived(lane.id(), &header, &self.spans, &mut self.landing)?;
+        let len = u64::from(header.payload_len);
+        if admission == Admission::Discard {
+            self.landing.clear();
+            self.stage = Stage::Discard(len);
+            return Ok(Step::Took(0));
+        }
+        let filled = self.places.fill(&self.landing.regions, &self.landing.spans, len);
+        match filled {
+            Err(refusal) => self.refuse(lane, header, refusal, len),
+            Ok(()) if self.places.is_staged() => self.stage = Stage::Staging(header),
+            Ok(()) => self.stage = Stage::Payload(header),
+        }
+        Ok(Step::Took(0))
+    }
+
+    fn stage_memory(&mut self, lane: &TcpLane, header: FrameHeader) -> Step {
+        let waker = lane.waker();
+        let mut cx = Context::from_waker(&waker);
+        let polled = match admit(&self.landing, lane.host()) {
+            Ok(_held) => {
+                let places = &mut self.places;
+                places.poll_stage(Access::Scatter, &self.landing.regions, &mut cx)
+            }
+            Err(refusal) => Poll::Ready(Err(refusal)),
+        };
+        match polled {
+            Poll::Pending => return Step::Wait,
+            Poll::Ready(Ok(())) => self.stage = Stage::Payload(header),
+            Poll::Ready(Err(refusal)) => self.refuse(lane, header, refusal, self.places.left()),
+        }
+        Step::Took(0)
+    }
+
+    /// One call into registered memory, and into the next header if the payload ends.
+    fn scatter(
+        &mut self,
+        lane: &TcpLane,
+        header: FrameHeader,
+        limit: usize,
+    ) -> Result<Step, LaneError> {
+        let left = self.places.left();
+        let result = admit(&self.landing, lane.host()).map(|held| {
+            let socket = self.socket.as_fd();
+            sys::scatter(socket, &held, self.places.rest(), &mut self.head, limit)
+        });
+        let result = match result {
+            Ok(result) => result,
+            Err(refusal) => {
+                self.refuse(lane, header, refusal, left);
+                return Ok(Step::Took(0));
+            }
+        };
+        match result {
+            Ok(0) => Err(cut_off()),
+            Ok(bytes) => {
+                lane.received().call(bytes);
+                let landed = (bytes as u64).min(left);
+                self.places.advance(landed);
+                self.have = bytes - landed as usize;
+                // No more is made of a short read here: one that met unmapped memory halfway is
+                // short as well, and no edge follows it. The next call says which it was.
+                Ok(Step::Took(bytes))
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(Step::Wait),
+            Err(error) if error.raw_os_error() == Some(libc::EFAULT) => {
+                self.refuse(lane, header, Refusal::MemoryFault, left);
+                Ok(Step::Took(0))
+            }
+            Err(error) => Err(Arc::new(error).into()),
+        }
+    }
+
+    /// All of the payload has been read. What was staged moves on, under leases that are taken
+    /// anew each time the provider is asked; a copy of its own that goes on in between is its own
+    /// to guard.
+    fn commit(&mut self, lane: &TcpLane, header: FrameHeader) -> Step {
+        if self.places.is_staged() {
+            let waker = lane.waker();
+            let mut cx = Context::from_waker(&waker);
+            let polled = match admit(&self.landing, lane.host()) {
+                Ok(_held) => self.places.poll_commit(&mut cx),
+                Err(refusal) => Poll::Ready(Err(refusal)),
+            };
+            match polled {
+                Poll::Pending => return Step::Wait,
+                Poll::Ready(Ok(())) => {}
+                Poll::Ready(Err(refusal)) => {
+                    self.refuse(lane, header, refusal, 0);
+                    return Step::Took(0);
+                }
+            }
+        }
+        self.leave(Stage::Header);
+        lane.host().frame_finished(lane.id(), &header, Ok(()));
+        Step::Took(0)
+    }
+
+    /// Nothing more of the frame lands: the host hears at once, and the `rest` of the payload,
+    /// which is still to come, is dropped.
+    fn refuse(&mut self, lane: &TcpLane, header: FrameHeader, refusal: Refusal, rest: u64) {
+        self.leave(Stage::Discard(rest));
+        lane.host().frame_finished(lane.id(), &header, Err(refusal));
+    }
+
+    /// Lets go of the frame's memory.
+    fn leave(&mut self, next: Stage) {
+        self.stage = next;
+        self.places.clear();
+        self.landing.clear();
+    }
+
+    fn discard(&mut self, lane: &TcpLane, rest: u64, limit: usize) -> Result<Step, LaneError> {
+        let len = usize::try_from(rest).unwrap_or(usize::MAX).min(limit);
+        match sys::discard(self.socket.as_fd(), len) {
+            Ok(0) => Err(cut_off()),
+            Ok(bytes) => {
+                lane.received().call(bytes);
+                self.stage = Stage::Discard(rest.saturating_sub(bytes as u64));
+                Ok(Step::Took(bytes))
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(Step::Wait),
+            Err(error) => Err(Arc::new(error).into()),
+        }
+    }
+}
+
+/// Leases on everything that must be open for `landing`, in the time that it has.
+fn admit<'a>(landing: &'a Landing, host: &dyn LaneHost) -> Result<Leases<'a>, Refusal> {
+    let regions = landing.regions.iter().map(|region| &region.gate);
+    let gates = landing.gates.iter().map(|gate| &**gate);
+    let held = Leases::enter(regions.chain(gates)).map_err(|closed| {
+        if closed.index < landing.regions.len() { Refusal::RegionClosed } else { Refusal::Fenced }
+    })?;
+    // Looked at last: what lies between the look and the call is the copy already in progress.
+    if host.now() < landing.expiry { Ok(held) } else { Err(Refusal::Expired) }
+}
+
+/// Reads into a buffer of this process; `None` if nothing has arrived.
+fn read(socket: &OwnedFd, buffer: &mut [u8]) -> Result<Option<usize>, LaneError> {
+    loop {
+        match rustix::net::recv(socket, &mut *buffer, RecvFlags::DONTWAIT) {
+            Ok((bytes, _)) => return Ok(Some(bytes)),
+            Err(rustix::io::Errno::INTR) => {}
+            Err(rustix::io::Errno::AGAIN) => return Ok(None),
+            Err(errno) => return Err(Arc::new(io::Error::from(errno)).into()),
+        }
+    }
+}
+
+/// The stream ended inside a frame.
+fn cut_off() -> LaneError {
+    let error =
+        io::Error::new(io::ErrorKind::UnexpectedEof, "the peer ended the lane inside a frame");
+    Arc::new(error).into()
+}
+
+fn out_of_memory() -> LaneError {
+    Arc::new(io::Error::from(io::ErrorKind::OutOfMemory)).into()
+}

@@ -1,0 +1,9 @@
+//! The lane's promises, shown over loopback TCP with a scripted host on one side or both.
+#![allow(clippy::unwrap_used, clippy::panic, unreachable_pub)]
+
+mod fences;
+mod fragments;
+mod frames;
+mod life;
+mod staging;
+mod support;

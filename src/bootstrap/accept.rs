@@ -1,0 +1,227 @@
+//! The listening side: every connection of this engine's peers comes in at one port.
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
+
+use kvx_core::error::{HandshakeError, PeerName};
+use kvx_core::proto::{Incoming, LaneListener, Listener, ListenerReply, Verdict, admit};
+use kvx_core::transport::{LaneOpen, TransportKind};
+use kvx_core::wire::handshake::{HandshakeMessage, Hello, LaneHello};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::AbortHandle;
+
+use super::{control, stream};
+use crate::clock;
+use crate::engine::Shared;
+use crate::peer::Link;
+use crate::random;
+
+/// Connections in their handshake at once. Beyond it the oldest is dropped: whoever floods the
+/// port pushes out its own silent connections first.
+const MAX_HANDSHAKES: usize = 256;
+
+/// How long a handshake may take.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// The pause after an accept that failed, for lack of descriptors usually.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
+
+/// The handshakes under way.
+#[derive(Debug, Default)]
+pub(crate) struct Doorkeeper {
+    pending: Mutex<Pending>,
+}
+
+#[derive(Debug, Default)]
+struct Pending {
+    last: u64,
+    handshakes: VecDeque<(u64, AbortHandle)>,
+}
+
+/// Accepts until the engine is gone.
+pub(crate) async fn listen(shared: Weak<Shared>, listener: TcpListener) {
+    loop {
+        let accepted = listener.accept().await;
+        let Some(shared) = shared.upgrade() else { return };
+        match accepted {
+            Ok((stream, from)) => admit_stranger(&shared, stream, from),
+            Err(error) => {
+                tracing::warn!(%error, "accept failed");
+                drop(shared);
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+fn admit_stranger(shared: &Arc<Shared>, stream: TcpStream, from: SocketAddr) {
+    let mut pending = shared.doorkeeper.pending.lock().unwrap_or_else(PoisonError::into_inner);
+    if pending.handshakes.len() >= MAX_HANDSHAKES {
+        if let Some((_, oldest)) = pending.handshakes.pop_front() {
+            oldest.abort();
+        }
+    }
+    pending.last += 1;
+    let number = pending.last;
+    let guest = Arc::downgrade(shared);
+    let task = shared.runtime.spawn(async move {
+        let outcome = tokio::time::timeout(PATIENCE, greet(&guest, stream, from)).await;
+        if let Some(shared) = guest.upgrade() {
+            shared.doorkeeper.forget(number);
+        }
+        match outcome.unwrap_or(Err(HandshakeError::Timeout)) {
+            // The connection goes on in its own task, without this one's time limit.
+            Ok(()) => {}
+            Err(error) => tracing::debug!(%from, %error, "handshake refused"),
+        }
+    });
+    pending.handshakes.push_back((number, task.abort_handle()));
+}
+
+impl Doorkeeper {
+    fn forget(&self, number: u64) {
+        let mut pending = self.pending.lock().unwrap_or_else(PoisonError::into_inner);
+        pending.handshakes.retain(|(other, _)| *other != number);
+    }
+}
+
+async fn greet(
+    guest: &Weak<Shared>,
+    mut stream: TcpStream,
+    from: SocketAddr,
+) -> Result<(), HandshakeError> {
+    // Small messages both ways: waiting for more to send with them only costs time.
+    let _ = stream.set_nodelay(true);
+    let (bytes, message) = stream::read(&mut stream).await?;
+    let shared = guest.upgrade().ok_or(HandshakeError::ShuttingDown)?;
+    let outcome = match message {
+        HandshakeMessage::Hello(hello) => {
+            greet_control(&shared, &mut stream, from, &bytes, hello).await
+        }
+        HandshakeMessage::LaneHello(hello) => {
+            return greet_lane(&shared, stream, &bytes, &hello).await;
+        }
+        _ => Err(HandshakeError::NotKvx),
+    };
+    match outcome {
+        Ok((link, established)) => {
+            control::spawn(&shared, link, stream, &established, false, from);
+            Ok(())
+        }
+        Err(reason) => {
+            stream::reject(&mut stream, &reason).await;
+            Err(reason)
+        }
+    }
+}
+
+async fn greet_control(
+    shared: &Arc<Shared>,
+    stream: &mut TcpStream,
+    from: SocketAddr,
+    bytes: &[u8],
+    hello: Hello,
+) -> Result<(Arc<Link>, kvx_core::proto::Established), HandshakeError> {
+    let nonce = random::bytes().map_err(|_| HandshakeError::Busy)?;
+    let local = &shared.identity;
+    let now = clock::now();
+    let ListenerReply { listener, bytes } =
+        Listener::new(local, &shared.auth, bytes, hello, nonce, now)?;
+    let (engine, incarnation) = listener.claimed();
+    let incoming = Incoming { engine, incarnation, address: from.ip() };
+    verdict(shared, incoming)?;
+    stream::write(stream, &bytes).await?;
+    let (_, message) = stream::read(stream).await?;
+    let established = listener.handle_confirm(clock::now(), &message)?;
+    // What was said before the proof may not hold any more.
+    let mut peers = shared.peers();
+    let link = match verdict_of(shared, peers.get(&engine), incoming)? {
+        Verdict::Continue => peers.get(&engine).cloned(),
+        Verdict::New => None,
+        Verdict::Supersede => {
+            let old = peers.remove(&engine);
+            drop(peers);
+            if let Some(old) = old {
+                old.kill(kvx_core::error::Cause::PeerRestarted);
+            }
+            peers = shared.peers();
+            None
+        }
+    };
+    let link = match link {
+        Some(link) => link,
+        None => {
+            let name = PeerName::verified(from.to_string(), engine);
+            let link = shared.new_link(name).map_err(|_| HandshakeError::Busy)?;
+            peers.insert(engine, Arc::clone(&link));
+            link
+        }
+    };
+    Ok((link, established))
+}
+
+fn verdict(shared: &Shared, incoming: Incoming) -> Result<Verdict, HandshakeError> {
+    verdict_of(shared, shared.peers().get(&incoming.engine), incoming)
+}
+
+fn verdict_of(
+    shared: &Shared,
+    link: Option<&Arc<Link>>,
+    incoming: Incoming,
+) -> Result<Verdict, HandshakeError> {
+    let known = link.and_then(|link| link.known());
+    let dialing = link.is_some_and(|link| link.lock().dialing);
+    let own = shared.identity.engine;
+    let now = clock::now();
+    let verdict = admit(own, known, incoming, dialing, &shared.auth, now)?;
+    // A peer that the user's metadata named, and that was never heard of, is known without being
+    // known to the rule above.
+    let unheard = verdict == Verdict::New && link.is_some();
+    Ok(if unheard { Verdict::Continue } else { verdict })
+}
+
+async fn greet_lane(
+    shared: &Arc<Shared>,
+    mut stream: TcpStream,
+    bytes: &[u8],
+    hello: &LaneHello,
+) -> Result<(), HandshakeError> {
+    let prepared = prepare_lane(shared, bytes, hello);
+    let (link, kind, listener, challenge) = match prepared {
+        Ok(prepared) => prepared,
+        Err(reason) => {
+            stream::reject(&mut stream, &reason).await;
+            return Err(reason);
+        }
+    };
+    stream::write(&mut stream, &challenge).await?;
+    let (_, message) = stream::read(&mut stream).await?;
+    listener.handle_proof(&message)?;
+    let transport = shared.transport(kind).ok_or(HandshakeError::NoControl)?;
+    let stream = stream.into_std().map_err(|_| HandshakeError::Ended)?;
+    // The link may have died or been replaced while the proof was on its way.
+    link.lock().protocol.check_lane(hello.association, hello.peer_association, hello.lane)?;
+    let open = LaneOpen { lane: hello.lane, stream: stream.into() };
+    link.open_lane(&*transport, open).map_err(|error| {
+        tracing::debug!(%error, lane = %hello.lane, "lane not opened");
+        HandshakeError::NoControl
+    })
+}
+
+type PreparedLane = (Arc<Link>, TransportKind, LaneListener, Vec<u8>);
+
+fn prepare_lane(
+    shared: &Arc<Shared>,
+    bytes: &[u8],
+    hello: &LaneHello,
+) -> Result<PreparedLane, HandshakeError> {
+    let link = shared.peers().get(&hello.engine).cloned().ok_or(HandshakeError::NoControl)?;
+    link.lock().protocol.check_lane(hello.association, hello.peer_association, hello.lane)?;
+    let kind = TransportKind::from_code(hello.transport).ok_or(HandshakeError::NoControl)?;
+    let (secret, _) = link.secret().ok_or(HandshakeError::NoControl)?;
+    let nonce = random::bytes().map_err(|_| HandshakeError::Busy)?;
+    let (listener, challenge) = LaneListener::new(bytes, hello, &secret, nonce)?;
+    Ok((link, kind, listener, challenge))
+}

@@ -1,0 +1,129 @@
+//! The tasks of one control connection: one reads, one writes, both end together.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use kvx_core::error::{Cause, Violation};
+use kvx_core::proto::Established;
+use kvx_core::wire::message::{MESSAGE_HEADER_LEN, MessageHeader};
+use socket2::{SockRef, TcpKeepalive};
+use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::TcpStream;
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::sync::Notify;
+
+use crate::clock;
+use crate::engine::Shared;
+use crate::peer::Link;
+
+/// Bytes that are gathered before they are written.
+const BATCH: usize = 64 << 10;
+/// After this long without any acknowledgement the kernel gives a connection up: a peer's host
+/// that is gone says nothing at all.
+const USER_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// Hands a verified connection to its link and runs it.
+pub(super) fn spawn(
+    shared: &Arc<Shared>,
+    link: Arc<Link>,
+    stream: TcpStream,
+    established: &Established,
+    dialed_here: bool,
+    from: SocketAddr,
+) {
+    tune(&stream);
+    let (number, stop) = link.connected(established, dialed_here, from);
+    shared.runtime.spawn(async move {
+        let (reader, writer) = stream.into_split();
+        let outcome = tokio::select! {
+            outcome = read(&link, reader) => outcome,
+            outcome = write(&link, writer, &stop) => outcome,
+        };
+        match outcome {
+            Ok(()) => {}
+            Err(Ended::Io(error)) => {
+                tracing::debug!(peer = %link.name(), %error, "control connection ended");
+            }
+            Err(Ended::Violation(violation)) => link.kill(Cause::PeerMisbehaved(violation)),
+        }
+        link.disconnected(number);
+    });
+}
+
+enum Ended {
+    Io(io::Error),
+    Violation(Violation),
+}
+
+impl From<io::Error> for Ended {
+    fn from(error: io::Error) -> Self {
+        Self::Io(error)
+    }
+}
+
+impl From<Violation> for Ended {
+    fn from(violation: Violation) -> Self {
+        Self::Violation(violation)
+    }
+}
+
+async fn read(link: &Link, reader: OwnedReadHalf) -> Result<(), Ended> {
+    let mut reader = BufReader::with_capacity(BATCH, reader);
+    loop {
+        let mut header = [0; MESSAGE_HEADER_LEN];
+        reader.read_exact(&mut header).await?;
+        let header = MessageHeader::decode(&header).map_err(Violation::from)?;
+        let mut body = BytesMut::zeroed(header.body_len as usize);
+        reader.read_exact(&mut body).await?;
+        let body: Bytes = body.freeze();
+        link.with(|core| core.protocol.handle_message(clock::now(), &header, body))?;
+    }
+}
+
+/// Writes what the protocol has to say, until told to stop; then what is queued still goes out.
+async fn write(link: &Link, mut writer: OwnedWriteHalf, stop: &Notify) -> Result<(), Ended> {
+    loop {
+        flush(link, &mut writer).await?;
+        tokio::select! {
+            () = link.output.notified() => {}
+            () = stop.notified() => {
+                flush(link, &mut writer).await?;
+                writer.shutdown().await?;
+                return Ok(());
+            }
+        }
+    }
+}
+
+async fn flush(link: &Link, writer: &mut OwnedWriteHalf) -> Result<(), Ended> {
+    let mut batch = Vec::new();
+    loop {
+        while batch.len() < BATCH {
+            let message = link.lock().protocol.poll_message()?;
+            match message {
+                Some(bytes) => batch.extend_from_slice(&bytes),
+                None => break,
+            }
+        }
+        if batch.is_empty() {
+            return Ok(());
+        }
+        writer.write_all(&batch).await?;
+        batch.clear();
+    }
+}
+
+fn tune(stream: &TcpStream) {
+    let socket = SockRef::from(stream);
+    let keepalive = TcpKeepalive::new()
+        .with_time(Duration::from_secs(10))
+        .with_interval(Duration::from_secs(5))
+        .with_retries(3);
+    // Without these a dead host is noticed later, by the heartbeats; nothing else depends on them.
+    let _ = socket.set_tcp_nodelay(true);
+    let _ = socket.set_tcp_keepalive(&keepalive);
+    let _ = socket.set_tcp_user_timeout(Some(USER_TIMEOUT));
+}

@@ -1,0 +1,552 @@
+//! The engine: one for each worker rank. It owns its threads, its listening port and its peers.
+
+use std::collections::HashMap;
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use kvx_core::error::{Cause, Error, Operation as Doing, PeerName, Result};
+use kvx_core::id::{Association, EngineId, Incarnation};
+use kvx_core::proto::{Auth, Deadline, LocalIdentity, PeerConfig};
+use kvx_core::region::{Region as CoreRegion, RegionKey, Registry, Rights};
+use kvx_core::transport::{MemoryProvider, Transport, TransportKind, TransportOffer};
+use kvx_core::wire::metadata::{Metadata, RegionDescription};
+use kvx_tcp::{TcpOptions, TcpTransport};
+use sha2::{Digest, Sha256};
+use tokio::net::TcpListener;
+use tokio::runtime::Handle;
+use tokio::sync::Notify;
+
+use crate::auth;
+use crate::bootstrap::{self, Doorkeeper};
+use crate::completion::{Completion, Operation};
+use crate::config::Config;
+use crate::discovery::Directory;
+use crate::memory::{Buffer, CallerMemory};
+use crate::notifications::Inbox;
+use crate::one_sided::Peer;
+use crate::peer::{self, Link};
+use crate::random;
+use crate::region::Region;
+use crate::session::Sessions;
+
+/// How long shutdown waits for goodbyes to leave.
+const FAREWELL: Duration = Duration::from_millis(500);
+
+/// A KV-cache transfer engine: registers memory, knows peers, moves bytes.
+///
+/// Cheap to clone; all clones are the same engine. It needs no runtime of the caller's: operations
+/// are awaited in any executor or waited for on any thread. When the last clone, and everything
+/// made from it (regions, peers, sessions), is gone, or at [`Engine::shutdown`], it ends.
+///
+/// ```
+/// use kvx::{Config, Engine};
+///
+/// let engine = Engine::new(Config::default().name("prefill-0"))?;
+/// println!("{} listens on {}", engine.name(), engine.local_addr());
+/// # Ok::<(), kvx::Error>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct Engine {
+    owner: Arc<Owner>,
+}
+
+/// Ends the engine when the last handle is gone.
+struct Owner {
+    shared: Arc<Shared>,
+    control: Mutex<Option<JoinHandle<()>>>,
+}
+
+/// What all parts of an engine share.
+pub(crate) struct Shared {
+    pub(crate) identity: LocalIdentity,
+    pub(crate) auth: Auth,
+    pub(crate) registry: Arc<Registry>,
+    pub(crate) transports: Vec<Arc<dyn Transport>>,
+    /// Best first.
+    pub(crate) preferred: Vec<TransportKind>,
+    pub(crate) deadline: Deadline,
+    pub(crate) runtime: Handle,
+    pub(crate) doorkeeper: Doorkeeper,
+    pub(crate) inbox: Inbox,
+    pub(crate) sessions: Sessions,
+    pub(crate) directory: Directory,
+    peer_config: PeerConfig,
+    peers: Mutex<HashMap<EngineId, Arc<Link>>>,
+    local_addr: SocketAddr,
+    closed: AtomicBool,
+    /// The process that built the engine: its threads are not in a forked child.
+    process: u32,
+    /// Ends the control thread.
+    stop: Arc<Notify>,
+}
+
+impl Engine {
+    /// Builds an engine: binds its port and starts its threads.
+    ///
+    /// # Errors
+    /// Options that make no sense, a port that cannot be bound, an auth key that is missing or
+    /// not fit ([`Config`]), or threads that cannot be started.
+    pub fn new(config: Config) -> Result<Self> {
+        let threads = usize::from(config.io_thread_count().get());
+        let failed = |cause: Cause| Error::new(Doing::Build, cause);
+        let tcp = TcpTransport::new(TcpOptions::new().io_threads(threads))
+            .map_err(|error| failed(Cause::io("start the TCP transport", error)))?;
+        Self::with_transports(config, vec![tcp])
+    }
+
+    /// Like [`Engine::new`], with transports of the caller's own. Those that
+    /// [`Config::transports`] does not name are not used.
+    ///
+    /// # Errors
+    /// As [`Engine::new`]; or none of the transports is named.
+    pub fn with_transports(config: Config, transports: Vec<Arc<dyn Transport>>) -> Result<Self> {
+        build(config, transports).map_err(|cause| Error::new(Doing::Build, cause))
+    }
+
+    /// The engine's name, as peers log it.
+    pub fn name(&self) -> &str {
+        &self.shared().identity.name
+    }
+
+    /// The engine's lasting id, made from its name.
+    pub fn id(&self) -> EngineId {
+        self.shared().identity.engine
+    }
+
+    /// This life of the engine.
+    pub fn incarnation(&self) -> Incarnation {
+        self.shared().identity.incarnation
+    }
+
+    /// The address it listens on.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.shared().local_addr
+    }
+
+    /// The addresses it tells to peers.
+    pub fn addresses(&self) -> &[SocketAddr] {
+        &self.shared().identity.addresses
+    }
+
+    /// Allocates `len` bytes of zeroed, page-aligned host memory and registers them. Safe to share
+    /// with peers: nothing the engine or its peers do can unmap it. The buffer stays usable for
+    /// as long as it is held, registered or not.
+    ///
+    /// # Errors
+    /// [`Cause::OutOfMemory`], or `len` is 0, or the engine has ended.
+    pub fn allocate(&self, len: u64, rights: Rights) -> Result<(Buffer, Region)> {
+        let failed = |cause: Cause| Error::new(Doing::Allocate, cause);
+        let buffer = Buffer::allocate(len).map_err(failed)?;
+        let region = self.register_buffer(&buffer, rights)?;
+        Ok((buffer, region))
+    }
+
+    /// Registers a buffer, once more or under other rights.
+    ///
+    /// # Errors
+    /// [`Cause::Busy`] beyond 65,536 regions; the engine has ended.
+    pub fn register_buffer(&self, buffer: &Buffer, rights: Rights) -> Result<Region> {
+        self.register_provider(buffer.provider(), rights)
+    }
+
+    /// Registers host memory that the caller owns. [`CallerMemory::new`] is unsafe and says what
+    /// the caller promises.
+    ///
+    /// # Errors
+    /// As [`Engine::register_buffer`].
+    pub fn register(&self, memory: CallerMemory, rights: Rights) -> Result<Region> {
+        self.register_provider(Arc::new(memory), rights)
+    }
+
+    /// Registers memory of any kind.
+    ///
+    /// # Errors
+    /// As [`Engine::register_buffer`].
+    pub fn register_provider(
+        &self,
+        memory: Arc<dyn MemoryProvider>,
+        rights: Rights,
+    ) -> Result<Region> {
+        let shared = self.shared();
+        let registered = shared.check().and_then(|()| {
+            let key = RegionKey::new(random::bytes()?);
+            shared.registry.register(memory, rights, key)
+        });
+        let region = registered.map_err(|cause| Error::new(Doing::Register, cause))?;
+        Ok(Region::new(self.clone(), region))
+    }
+
+    /// What others need to reach these regions, to be handed over on any channel: addresses, ids
+    /// and region keys. Whoever holds it may use the regions, within their rights, if it may
+    /// connect at all.
+    ///
+    /// # Errors
+    /// More regions than a blob holds, or one that was deregistered.
+    pub fn metadata<'a>(&self, regions: impl IntoIterator<Item = &'a Region>) -> Result<Vec<u8>> {
+        let identity = &self.shared().identity;
+        let described = regions.into_iter().map(|region| describe(region.core())).collect();
+        let metadata = Metadata {
+            engine: identity.engine,
+            incarnation: identity.incarnation,
+            name: Arc::clone(&identity.name),
+            addresses: identity.addresses.clone(),
+            regions: described,
+        };
+        let encoded = metadata.encode();
+        encoded.map_err(|error| Error::new(Doing::Prepare, error))
+    }
+
+    /// Adds a peer from its metadata, or more regions of a peer added before, and begins to
+    /// connect to it. Transfers may be posted at once.
+    ///
+    /// # Errors
+    /// Bytes that are no metadata, this engine's own, or those of a life that is over while
+    /// another is connected.
+    pub fn add_peer(&self, metadata: &[u8]) -> Result<Peer> {
+        let shared = self.shared();
+        let failed = |cause: Cause| Error::new(Doing::Connect, cause);
+        shared.check().map_err(failed)?;
+        let metadata = Metadata::decode(metadata).map_err(|error| failed(error.into()))?;
+        let name = PeerName::verified(Arc::clone(&metadata.name), metadata.engine);
+        if metadata.engine == shared.identity.engine {
+            let cause = kvx_core::error::HandshakeError::SameEngine.into();
+            return Err(failed(cause).with_peer(name));
+        }
+        let link = shared
+            .link_for(&metadata, name.clone())
+            .map_err(|cause| failed(cause).with_peer(name))?;
+        let keys = metadata.regions.iter().map(|region| (region.id, region.key.clone()));
+        link.with(|core| {
+            core.protocol.learn_regions(keys);
+            core.dials |= !core.protocol.is_connected();
+        });
+        link.timers.notify_one();
+        Ok(Peer::new(self.clone(), link, metadata.regions))
+    }
+
+    /// Connects to the engine at `address` (`host:port`), whoever it is: the bootstrap of
+    /// sessions. Retries until the engine's deadline.
+    ///
+    /// # Errors
+    /// The name does not resolve, nobody answers in time, or the handshake fails: other auth key,
+    /// other version, this engine itself.
+    pub fn connect(&self, address: impl ToSocketAddrs + std::fmt::Display) -> Operation<Peer> {
+        let shared = Arc::clone(self.shared());
+        let label = PeerName::unverified(address.to_string());
+        let failed = |cause: Cause| Error::new(Doing::Connect, cause).with_peer(label.clone());
+        if let Err(cause) = shared.check() {
+            return Operation::done(Err(failed(cause)));
+        }
+        let addresses: Vec<SocketAddr> = match address.to_socket_addrs() {
+            Ok(addresses) => addresses.collect(),
+            Err(error) => return Operation::done(Err(failed(Cause::io("resolve", error)))),
+        };
+        let done = Completion::new();
+        let linked = Completion::new();
+        let (engine, answer) = (self.clone(), Arc::clone(&done));
+        let deadline = shared.deadline.progress;
+        let late = failed(Cause::Deadline { after: deadline, total: true });
+        shared.runtime.spawn(bootstrap::connect(
+            Arc::clone(&shared),
+            label.clone(),
+            addresses,
+            Arc::clone(&linked),
+        ));
+        shared.runtime.spawn(async move {
+            let waiting = Operation::new(Arc::clone(&linked));
+            let outcome = tokio::time::timeout(deadline, waiting).await;
+            let outcome = outcome.unwrap_or_else(|_| {
+                // Ends the dialing.
+                linked.set(Err(late.clone()));
+                Err(late)
+            });
+            answer.set(outcome.map(|link: Arc<Link>| Peer::new(engine, link, Vec::new())));
+        });
+        Operation::new(done)
+    }
+
+    /// This engine as a peer of its own: transfers to it are local copies.
+    pub fn myself(&self) -> Peer {
+        Peer::local(self.clone())
+    }
+
+    /// The peers that are known at present.
+    pub fn peers(&self) -> Vec<Peer> {
+        let links: Vec<Arc<Link>> = self.shared().peers().values().cloned().collect();
+        links.into_iter().map(|link| Peer::new(self.clone(), link, Vec::new())).collect()
+    }
+
+    /// The next notification, if one is there. Never waits.
+    pub fn poll_notification(&self) -> Option<crate::Notification> {
+        self.shared().inbox.poll()
+    }
+
+    /// Waits on the calling thread for the next notification, `timeout` at most.
+    pub fn wait_notification(&self, timeout: Duration) -> Option<crate::Notification> {
+        self.shared().inbox.wait(timeout)
+    }
+
+    /// The next notification, awaited.
+    pub fn notification(&self) -> impl Future<Output = crate::Notification> + use<> {
+        let shared = Arc::clone(self.shared());
+        std::future::poll_fn(move |cx| shared.inbox.poll_next(cx))
+    }
+
+    /// Ends the engine: peers are told, everything outstanding fails with [`Cause::ShutDown`], and
+    /// when this returns no byte lands in its memory any more. Blocks for half a second at most;
+    /// later calls do nothing.
+    pub fn shutdown(&self) {
+        self.owner.shutdown();
+    }
+
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
+        &self.owner.shared
+    }
+}
+
+impl Owner {
+    fn shutdown(&self) {
+        let shared = &self.shared;
+        if shared.closed.swap(true, Ordering::AcqRel) || !shared.is_own_process() {
+            return;
+        }
+        let links: Vec<Arc<Link>> = shared.peers().drain().map(|(_, link)| link).collect();
+        for link in &links {
+            link.with(|core| core.protocol.goodbye());
+        }
+        let begin = std::time::Instant::now();
+        let unsaid = |link: &Arc<Link>| {
+            let core = link.lock();
+            core.protocol.is_connected() && core.protocol.has_messages()
+        };
+        while links.iter().any(unsaid) && begin.elapsed() < FAREWELL {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        links.iter().for_each(|link| link.kill(Cause::ShutDown));
+        for region in shared.registry.close_all() {
+            crate::region::wait_drained(&region.gate);
+        }
+        shared.transports.iter().for_each(|transport| transport.shutdown());
+        shared.stop.notify_one();
+        let control = self.control.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(control) = control {
+            // The last handle may be dropped by a task of the control thread itself.
+            if control.thread().id() != std::thread::current().id() {
+                let _ = control.join();
+            }
+        }
+    }
+}
+
+impl Drop for Owner {
+    fn drop(&mut self) {
+        self.shutdown();
+    }
+}
+
+impl Shared {
+    /// Whether calls may go on.
+    ///
+    /// # Errors
+    /// [`Cause::ShutDown`] or [`Cause::Forked`].
+    pub(crate) fn check(&self) -> Result<(), Cause> {
+        if !self.is_own_process() {
+            return Err(Cause::Forked);
+        }
+        if self.closed.load(Ordering::Acquire) {
+            return Err(Cause::ShutDown);
+        }
+        Ok(())
+    }
+
+    fn is_own_process(&self) -> bool {
+        std::process::id() == self.process
+    }
+
+    pub(crate) fn peers(&self) -> MutexGuard<'_, HashMap<EngineId, Arc<Link>>> {
+        self.peers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn transport(&self, kind: TransportKind) -> Option<Arc<dyn Transport>> {
+        self.transports.iter().find(|transport| transport.kind() == kind).cloned()
+    }
+
+    /// A new peer relation, whose timers run from now on.
+    pub(crate) fn new_link(self: &Arc<Self>, name: PeerName) -> Result<Arc<Link>, Cause> {
+        let association = Association(u64::from_le_bytes(random::bytes()?) | 1);
+        let link = Link::new(self, self.peer_config, association, name);
+        self.runtime.spawn(peer::drive(Arc::clone(&link)));
+        Ok(link)
+    }
+
+    /// The link to the engine that metadata describes, in the life that it describes.
+    fn link_for(
+        self: &Arc<Self>,
+        metadata: &Metadata,
+        name: PeerName,
+    ) -> Result<Arc<Link>, Cause> {
+        let mut peers = self.peers();
+        let known = peers.get(&metadata.engine).cloned();
+        if let Some(link) = known {
+            let life = link.life();
+            if life.is_none_or(|life| life == metadata.incarnation) {
+                link.lock().expected = Some(metadata.incarnation);
+                return Ok(link);
+            }
+            if link.lock().protocol.is_alive() {
+                // What is connected is proven; the blob is only older or forged.
+                return Err(Cause::PeerRestarted);
+            }
+            peers.remove(&metadata.engine);
+            drop(peers);
+            link.kill(Cause::PeerRestarted);
+            peers = self.peers();
+        }
+        let link = self.new_link(name)?;
+        link.set_addresses(metadata.addresses.clone());
+        link.lock().expected = Some(metadata.incarnation);
+        peers.insert(metadata.engine, Arc::clone(&link));
+        Ok(link)
+    }
+
+    /// A link is over: it is forgotten, and what it told the directory with it.
+    pub(crate) fn peer_died(&self, link: &Link) {
+        let mut peers = self.peers();
+        peers.retain(|_, known| !std::ptr::eq(Arc::as_ptr(known), link));
+        drop(peers);
+        self.directory.forget(link);
+    }
+}
+
+fn describe(region: &CoreRegion) -> RegionDescription {
+    RegionDescription {
+        id: region.id,
+        key: region.key.clone(),
+        base: region.base(),
+        len: region.len(),
+        rights: region.rights,
+        kind: region.memory.kind(),
+    }
+}
+
+fn build(config: Config, transports: Vec<Arc<dyn Transport>>) -> Result<Engine, Cause> {
+    config.validate()?;
+    let preferred: Vec<TransportKind> = config.transports.to_vec();
+    let transports: Vec<_> =
+        transports.into_iter().filter(|transport| preferred.contains(&transport.kind())).collect();
+    if transports.is_empty() {
+        return Err(Cause::NoTransport);
+    }
+    let bind = *config.bind;
+    let bound = |error| Cause::io(format!("bind {bind}"), error);
+    let listener = std::net::TcpListener::bind(bind).map_err(bound)?;
+    listener.set_nonblocking(true).map_err(bound)?;
+    let local_addr = listener.local_addr().map_err(bound)?;
+    let name: Arc<str> = config.engine_name()?.into();
+    let deadline = Deadline { progress: *config.deadline, total: *config.total_deadline };
+    let default_lanes = transports.iter().map(|transport| transport.capabilities().lanes).max();
+    let lanes = config.lanes.map_or(default_lanes.unwrap_or(1), |lanes| lanes.get());
+    let peer_config = PeerConfig {
+        memory: *config.peer_memory,
+        notification_window: *config.notification_window,
+        lanes,
+        deadline,
+        ..PeerConfig::default()
+    };
+    let identity = LocalIdentity {
+        engine: engine_id(&name),
+        incarnation: Incarnation(random::bytes()?),
+        name,
+        addresses: config.advertised(local_addr)?,
+        transports: transports
+            .iter()
+            .map(|transport| TransportOffer {
+                code: transport.kind().code(),
+                operations: transport.capabilities().operations,
+            })
+            .collect(),
+        notification_window: peer_config.notification_window,
+    };
+    let auth = auth::resolve(&config, local_addr)?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Cause::io("start the control runtime", error))?;
+    let stop = Arc::new(Notify::new());
+    let shared = Arc::new(Shared {
+        identity,
+        auth,
+        registry: Arc::new(Registry::new()),
+        transports,
+        preferred,
+        deadline,
+        runtime: runtime.handle().clone(),
+        doorkeeper: Doorkeeper::default(),
+        inbox: Inbox::new(),
+        sessions: Sessions::new(deadline.progress),
+        directory: Directory::new(),
+        peer_config,
+        peers: Mutex::new(HashMap::new()),
+        local_addr,
+        closed: AtomicBool::new(false),
+        process: std::process::id(),
+        stop: Arc::clone(&stop),
+    });
+    let guest: Weak<Shared> = Arc::downgrade(&shared);
+    let control = std::thread::Builder::new()
+        .name("kvx-control".to_owned())
+        .spawn(move || {
+            runtime.block_on(async move {
+                let listening = async {
+                    match TcpListener::from_std(listener) {
+                        Ok(listener) => bootstrap::listen(guest, listener).await,
+                        Err(error) => tracing::error!(%error, "cannot listen"),
+                    }
+                };
+                tokio::select! {
+                    () = listening => {}
+                    () = stop.notified() => {}
+                }
+            });
+        })
+        .map_err(|error| Cause::io("start the control thread", error))?;
+    tracing::info!(name = %shared.identity.name, addr = %local_addr, "engine is up");
+    Ok(Engine { owner: Arc::new(Owner { shared, control: Mutex::new(Some(control)) }) })
+}
+
+/// The lasting id of an engine of this name.
+fn engine_id(name: &str) -> EngineId {
+    let digest = Sha256::new().chain_update(b"kvx engine ").chain_update(name).finalize();
+    let mut id = [0; 16];
+    id.copy_from_slice(&digest[..16]);
+    EngineId(id)
+}
+
+impl std::fmt::Debug for Owner {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Engine").field("name", &self.shared.identity.name).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use kvx_core::error::Invalid;
+
+    use super::*;
+
+    #[test]
+    fn an_engine_that_keeps_its_name_keeps_its_id() {
+        assert_eq!(engine_id("prefill-0"), engine_id("prefill-0"));
+        assert_ne!(engine_id("prefill-0"), engine_id("prefill-1"));
+    }
+
+    #[test]
+    fn a_metadata_blob_that_is_none_is_an_error() {
+        let engine = Engine::new(Config::default()).unwrap();
+        let error = engine.add_peer(b"garbage").unwrap_err();
+        assert!(matches!(error.cause, Cause::Invalid(Invalid::Wire(_))), "{error}");
+    }
+}

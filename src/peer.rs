@@ -1,0 +1,411 @@
+//! One remote engine as this process drives it: the protocol's state machine behind a lock, its
+//! lanes, and those who wait for its events. What the user holds is [`crate::Peer`].
+
+mod driver;
+mod events;
+mod lanes;
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::task::{Wake, Waker};
+
+use kvx_core::error::{Cause, Error, Operation, PeerName};
+use kvx_core::id::{Association, EngineId, GrantId, Incarnation, LaneId, NotificationId, TransferId};
+use kvx_core::proto::{Established, Known, Peer as Protocol, PeerConfig, SessionSecret, TransferReport};
+use kvx_core::time::Time;
+use kvx_core::transport::{Lane, TransportKind};
+use kvx_core::wire::message::DirectoryEntry;
+use tokio::sync::Notify;
+
+use crate::clock;
+use crate::completion::Completion;
+use crate::engine::Shared;
+use crate::session::{ReceiverState, SenderState};
+
+pub(crate) use driver::drive;
+pub(crate) use events::when_drained;
+
+/// What a transfer's waiter is told.
+pub(crate) type TransferDone = Completion<Result<TransferReport, Error>>;
+/// What a notification's waiter is told.
+pub(crate) type NotificationDone = Completion<Result<(), Error>>;
+
+/// One peer relation. Dies once, by the protocol's word, and is replaced, never revived.
+pub(crate) struct Link {
+    me: Weak<Link>,
+    pub(crate) shared: Weak<Shared>,
+    core: Mutex<Core>,
+    lanes: Mutex<Lanes>,
+    /// Held by the one thread that hands events on, so that they keep their order.
+    dispatching: Mutex<()>,
+    /// Wakes the task that writes the control connection.
+    pub(crate) output: Notify,
+    /// Wakes the task that keeps the timers.
+    pub(crate) timers: Notify,
+    /// Until when the timers sleep, in nanoseconds of [`Time`].
+    armed: AtomicU64,
+    /// The lane that the next post drives.
+    turn: AtomicUsize,
+    /// How to reach it; changes as the peer tells.
+    addresses: Mutex<Vec<SocketAddr>>,
+}
+
+/// What the lock guards.
+pub(crate) struct Core {
+    pub(crate) protocol: Protocol,
+    pub(crate) name: PeerName,
+    transfers: HashMap<TransferId, Waiting>,
+    notifications: HashMap<NotificationId, Arc<NotificationDone>>,
+    pub(crate) receivers: HashMap<GrantId, Arc<ReceiverState>>,
+    pub(crate) senders: BTreeMap<GrantId, Arc<SenderState>>,
+    questions: HashMap<u64, Arc<Completion<Result<Option<DirectoryEntry>, Error>>>>,
+    last_question: u64,
+    connection: Option<Connection>,
+    /// Told when the peer is ready for the first time, or dead.
+    ready: Vec<Arc<Completion<Result<(), Error>>>>,
+    was_ready: bool,
+    /// The life that the user's metadata speaks of; another one is a restarted peer.
+    pub(crate) expected: Option<Incarnation>,
+    /// Whether this side dials.
+    pub(crate) dials: bool,
+    /// Whether a dial is under way.
+    pub(crate) dialing: bool,
+}
+
+/// The control connection at present.
+#[derive(Debug)]
+struct Connection {
+    /// Tells its tasks apart from those of the one before.
+    number: u64,
+    dialed_here: bool,
+    from: SocketAddr,
+    secret: SessionSecret,
+    /// Ends the connection's tasks.
+    stop: Arc<Notify>,
+}
+
+/// Someone who waits for a transfer.
+#[derive(Debug)]
+struct Waiting {
+    operation: Operation,
+    done: Arc<TransferDone>,
+    /// The session that it belongs to.
+    session: Option<Arc<SenderState>>,
+}
+
+#[derive(Default)]
+struct Lanes {
+    open: BTreeMap<LaneId, Arc<dyn Lane>>,
+    /// Asked to close before the transport gave the lane out.
+    doomed: VecDeque<LaneId>,
+}
+
+/// How many doomed lanes are remembered: they are at most as many as handshakes under way.
+const MAX_DOOMED: usize = 256;
+
+/// Bytes that a posting thread sends itself, at most.
+const DRIVE: usize = 256 << 10;
+
+impl Link {
+    /// A peer of which nothing but perhaps a name is known.
+    pub(crate) fn new(
+        shared: &Arc<Shared>,
+        config: PeerConfig,
+        association: Association,
+        name: PeerName,
+    ) -> Arc<Self> {
+        Arc::new_cyclic(|link: &Weak<Self>| {
+            let waker = Waker::from(Arc::new(Nudge(Weak::clone(link))));
+            let registry = Arc::clone(&shared.registry);
+            Self {
+                me: Weak::clone(link),
+                shared: Arc::downgrade(shared),
+                core: Mutex::new(Core {
+                    protocol: Protocol::new(config, registry, association, waker),
+                    name,
+                    transfers: HashMap::new(),
+                    notifications: HashMap::new(),
+                    receivers: HashMap::new(),
+                    senders: BTreeMap::new(),
+                    questions: HashMap::new(),
+                    last_question: 0,
+                    connection: None,
+                    ready: Vec::new(),
+                    was_ready: false,
+                    expected: None,
+                    dials: false,
+                    dialing: false,
+                }),
+                lanes: Mutex::new(Lanes::default()),
+                dispatching: Mutex::new(()),
+                output: Notify::new(),
+                timers: Notify::new(),
+                armed: AtomicU64::new(0),
+                turn: AtomicUsize::new(0),
+                addresses: Mutex::new(Vec::new()),
+            }
+        })
+    }
+
+    /// Runs `f` under the lock, then does what followed from it: hands events on, wakes the
+    /// control connection, the timers and the lanes.
+    pub(crate) fn with<R>(&self, f: impl FnOnce(&mut Core) -> R) -> R {
+        let mut core = self.lock();
+        let frames_before = core.protocol.has_frames();
+        let result = f(&mut core);
+        let after = self.after(&core, frames_before);
+        drop(core);
+        self.follow_up(after, true);
+        result
+    }
+
+    /// Like [`Self::with`], but the calling thread sends the first bytes itself.
+    pub(crate) fn with_drive<R>(&self, f: impl FnOnce(&mut Core) -> R) -> R {
+        let mut core = self.lock();
+        let frames_before = core.protocol.has_frames();
+        let result = f(&mut core);
+        let after = self.after(&core, frames_before);
+        let drive = after.new_frames;
+        drop(core);
+        self.follow_up(after, false);
+        if drive {
+            if let Some(lane) = self.next_lane() {
+                lane.drive(DRIVE);
+            }
+            if self.lock().protocol.has_frames() {
+                self.wake_lanes();
+            }
+        }
+        result
+    }
+
+    /// Looks without changing anything that others must know of.
+    pub(crate) fn lock(&self) -> MutexGuard<'_, Core> {
+        // The state machine's calls do not unwind; should one, its next caller finds what is
+        // there rather than another panic.
+        self.core.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn after(&self, core: &Core, frames_before: bool) -> After {
+        let timeout = core.protocol.next_timeout().as_nanos();
+        After {
+            events: core.protocol.has_events(),
+            messages: core.protocol.has_messages(),
+            new_frames: !frames_before && core.protocol.has_frames(),
+            earlier_timeout: timeout < self.armed.load(Ordering::Relaxed),
+        }
+    }
+
+    fn follow_up(&self, after: After, wake_lanes: bool) {
+        if after.events {
+            self.dispatch();
+        }
+        if after.messages {
+            self.output.notify_one();
+        }
+        if after.earlier_timeout {
+            self.timers.notify_one();
+        }
+        if after.new_frames && wake_lanes {
+            self.wake_lanes();
+        }
+    }
+
+    /// An error of an operation with this peer.
+    pub(crate) fn error(&self, operation: Operation, cause: Cause) -> Error {
+        Error::new(operation, cause).with_peer(self.name())
+    }
+
+    /// How errors and logs call the peer.
+    pub(crate) fn name(&self) -> PeerName {
+        self.lock().name.clone()
+    }
+
+    /// Who it is, once a handshake has told.
+    pub(crate) fn engine(&self) -> Option<(EngineId, Incarnation)> {
+        self.lock().protocol.identity().map(|identity| (identity.engine, identity.incarnation))
+    }
+
+    /// The life of the engine that this link is of: as proven, else as the metadata says.
+    pub(crate) fn life(&self) -> Option<Incarnation> {
+        let core = self.lock();
+        let proven = core.protocol.identity().map(|identity| identity.incarnation);
+        proven.or(core.expected)
+    }
+
+    pub(crate) fn addresses(&self) -> Vec<SocketAddr> {
+        self.addresses.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(crate) fn set_addresses(&self, addresses: Vec<SocketAddr>) {
+        *self.addresses.lock().unwrap_or_else(PoisonError::into_inner) = addresses;
+    }
+
+    /// What [`kvx_core::proto::admit`] wants to know.
+    pub(crate) fn known(&self) -> Option<Known> {
+        let core = self.lock();
+        let identity = core.protocol.identity()?;
+        let since = core.protocol.connected_since();
+        Some(Known {
+            incarnation: identity.incarnation,
+            connection: core
+                .connection
+                .as_ref()
+                .and_then(|connection| Some((since?, connection.dialed_here, connection.from.ip()))),
+            alive: core.protocol.is_alive(),
+        })
+    }
+
+    /// Takes a verified control connection; the one before ends. Returns the number that
+    /// [`Self::disconnected`] wants, and what ends the connection's tasks.
+    pub(crate) fn connected(
+        &self,
+        established: &Established,
+        dialed_here: bool,
+        from: SocketAddr,
+    ) -> (u64, Arc<Notify>) {
+        let now = clock::now();
+        let stop = Arc::new(Notify::new());
+        let identity = &established.identity;
+        let label = if identity.name.is_empty() { from.to_string().into() } else { Arc::clone(&identity.name) };
+        if !identity.addresses.is_empty() && !dialed_here {
+            self.set_addresses(identity.addresses.clone());
+        }
+        let number = self.with(|core| {
+            core.name = PeerName::verified(label, identity.engine);
+            core.dials = dialed_here;
+            let number = core.connection.as_ref().map_or(0, |connection| connection.number + 1);
+            if let Some(old) = core.connection.take() {
+                old.stop.notify_one();
+                core.protocol.handle_disconnected(now);
+            }
+            core.connection = Some(Connection {
+                number,
+                dialed_here,
+                from,
+                secret: established.secret.clone(),
+                stop: Arc::clone(&stop),
+            });
+            core.protocol.handle_connected(now, established, dialed_here);
+            number
+        });
+        self.output.notify_one();
+        self.timers.notify_one();
+        (number, stop)
+    }
+
+    /// The control connection of this number has ended.
+    pub(crate) fn disconnected(&self, number: u64) {
+        self.with(|core| {
+            if core.connection.as_ref().is_some_and(|connection| connection.number == number) {
+                core.protocol.handle_disconnected(clock::now());
+                core.connection = None;
+            }
+        });
+        self.timers.notify_one();
+    }
+
+    /// The secret that lanes of this peer must prove, and where the peer is.
+    pub(crate) fn secret(&self) -> Option<(SessionSecret, SocketAddr)> {
+        let core = self.lock();
+        core.connection.as_ref().map(|connection| (connection.secret.clone(), connection.from))
+    }
+
+    pub(crate) fn arc(&self) -> Option<Arc<Self>> {
+        self.me.upgrade()
+    }
+
+    /// Ends the peer with this cause.
+    pub(crate) fn kill(&self, cause: Cause) {
+        self.with(|core| core.protocol.kill(cause));
+    }
+
+    /// Told when the peer is ready, or why it never will be.
+    pub(crate) fn when_ready(&self, done: Arc<Completion<Result<(), Error>>>) {
+        let mut core = self.lock();
+        if let Some(cause) = core.protocol.cause_of_death().cloned() {
+            let name = core.name.clone();
+            drop(core);
+            done.set(Err(Error::new(Operation::Connect, cause).with_peer(name)));
+        } else if core.was_ready && core.protocol.is_connected() {
+            drop(core);
+            done.set(Ok(()));
+        } else {
+            core.ready.push(done);
+        }
+    }
+
+    /// The transport that serves this peer.
+    pub(crate) fn transport(&self, shared: &Shared) -> Option<TransportKind> {
+        let core = self.lock();
+        let offered = &core.protocol.identity()?.transports;
+        kvx_core::transport::choose(&shared.preferred, offered, |kind| {
+            shared.transports.iter().any(|transport| transport.kind() == kind)
+        })
+    }
+
+    /// Remembers until when the timers sleep.
+    fn arm(&self, until: Time) {
+        self.armed.store(until.as_nanos(), Ordering::Relaxed);
+    }
+}
+
+impl Core {
+    /// Remembers who waits for a transfer. Under the same lock as its posting, so that its end
+    /// cannot come first.
+    pub(crate) fn expect_transfer(
+        &mut self,
+        id: TransferId,
+        operation: Operation,
+        session: Option<Arc<SenderState>>,
+    ) -> Arc<TransferDone> {
+        let done = Completion::new();
+        let waiting = Waiting { operation, done: Arc::clone(&done), session };
+        self.transfers.insert(id, waiting);
+        done
+    }
+
+    /// Remembers who waits for a notification's fate.
+    pub(crate) fn expect_notification(&mut self, id: NotificationId) -> Arc<NotificationDone> {
+        let done = Completion::new();
+        self.notifications.insert(id, Arc::clone(&done));
+        done
+    }
+
+    /// Asks the peer's directory.
+    pub(crate) fn expect_answer(
+        &mut self,
+    ) -> (u64, Arc<Completion<Result<Option<DirectoryEntry>, Error>>>) {
+        self.last_question += 1;
+        let done = Completion::new();
+        self.questions.insert(self.last_question, Arc::clone(&done));
+        (self.last_question, done)
+    }
+}
+
+/// What has to follow a call under the lock.
+struct After {
+    events: bool,
+    messages: bool,
+    new_frames: bool,
+    earlier_timeout: bool,
+}
+
+/// Wakes the timers: a fence has drained.
+struct Nudge(Weak<Link>);
+
+impl Wake for Nudge {
+    fn wake(self: Arc<Self>) {
+        if let Some(link) = self.0.upgrade() {
+            link.timers.notify_one();
+        }
+    }
+}
+
+impl std::fmt::Debug for Link {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Link").field("name", &self.lock().name).finish_non_exhaustive()
+    }
+}

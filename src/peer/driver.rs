@@ -1,0 +1,76 @@
+//! The task that keeps one link's timers and dials again when its control connection is lost.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use kvx_core::time::Time;
+
+use super::Link;
+use crate::bootstrap;
+use crate::clock;
+
+/// The first pause between two dials; each failure doubles it.
+const FIRST_PAUSE: Duration = Duration::from_millis(10);
+/// The longest pause while something waits for the peer.
+const BUSY_PAUSE: Duration = Duration::from_secs(1);
+/// The longest pause while nothing does.
+const IDLE_PAUSE: Duration = Duration::from_secs(10);
+
+/// Runs until the peer is over.
+pub(crate) async fn drive(link: Arc<Link>) {
+    let mut redial = Redial { failures: 0, not_before: Time::ZERO };
+    loop {
+        // From here on whoever makes a timeout earlier says so.
+        link.arm(Time::NEVER);
+        let now = clock::now();
+        link.with(|core| core.protocol.handle_timeout(now));
+        let Some(timeout) = redial.step(&link, now) else { return };
+        link.arm(timeout);
+        let pause = timeout.saturating_since(clock::now());
+        // A peer without timers still wakes: `timers` is notified.
+        let pause = pause.min(Duration::from_secs(3600));
+        tokio::select! {
+            () = link.timers.notified() => {}
+            () = tokio::time::sleep(pause) => {}
+        }
+    }
+}
+
+/// When to dial.
+struct Redial {
+    failures: u32,
+    not_before: Time,
+}
+
+impl Redial {
+    /// Dials if it is time. Returns when to look again; `None` once the peer is over.
+    fn step(&mut self, link: &Arc<Link>, now: Time) -> Option<Time> {
+        let mut core = link.lock();
+        if core.protocol.cause_of_death().is_some() {
+            return None;
+        }
+        let timeout = core.protocol.next_timeout();
+        if core.protocol.is_connected() {
+            self.failures = 0;
+            self.not_before = Time::ZERO;
+            return Some(timeout);
+        }
+        let outstanding = core.protocol.has_outstanding();
+        if core.dialing || !(core.dials || outstanding) || link.addresses().is_empty() {
+            return Some(timeout);
+        }
+        if now < self.not_before {
+            return Some(timeout.min(self.not_before));
+        }
+        core.dialing = true;
+        drop(core);
+        let longest = if outstanding { BUSY_PAUSE } else { IDLE_PAUSE };
+        let pause = FIRST_PAUSE.saturating_mul(1 << self.failures.min(16)).min(longest);
+        // Two engines that dial each other must not keep step: the id of the clock's tick decides.
+        let jitter = pause.mul_f64((now.as_nanos() % 1024) as f64 / 2048.0);
+        self.failures += 1;
+        self.not_before = now + pause + jitter;
+        bootstrap::spawn_dial(Arc::clone(link));
+        Some(timeout)
+    }
+}

@@ -1,0 +1,104 @@
+//! Registered memory as its user holds it.
+
+use std::sync::Arc;
+use std::task::{Wake, Waker};
+use std::thread::Thread;
+
+use kvx_core::error::{Cause, Error, Invalid, Operation as Doing, Result};
+use kvx_core::id::RegionId;
+use kvx_core::region::{Gate, Region as CoreRegion, Rights};
+use kvx_core::transport::MemoryKind;
+
+use crate::engine::Engine;
+
+/// A registered region. Dropping it deregisters it.
+#[derive(Debug)]
+pub struct Region {
+    engine: Engine,
+    core: Arc<CoreRegion>,
+}
+
+impl Region {
+    pub(crate) fn new(engine: Engine, core: Arc<CoreRegion>) -> Self {
+        Self { engine, core }
+    }
+
+    pub(crate) fn core(&self) -> &Arc<CoreRegion> {
+        &self.core
+    }
+
+    /// Its id in this engine.
+    pub fn id(&self) -> RegionId {
+        self.core.id
+    }
+
+    /// Length in bytes; never 0.
+    #[allow(clippy::len_without_is_empty)]
+    pub fn len(&self) -> u64 {
+        self.core.len()
+    }
+
+    /// The address of its first byte.
+    pub fn address(&self) -> u64 {
+        self.core.base()
+    }
+
+    /// What memory it is.
+    pub fn kind(&self) -> MemoryKind {
+        self.core.memory.kind()
+    }
+
+    /// What peers may do with it.
+    pub fn rights(&self) -> Rights {
+        self.core.rights
+    }
+
+    /// Deregisters it. When this returns, no byte lands in it and none is read from it any more,
+    /// whatever peers do; transfers that used it fail. Blocks for a system call in progress at
+    /// most.
+    ///
+    /// # Errors
+    /// The engine has been shut down, which has deregistered it; or the process was forked.
+    pub fn deregister(self) -> Result<()> {
+        self.fence().map_err(|cause| Error::new(Doing::Deregister, cause))
+    }
+
+    fn fence(&self) -> Result<(), Cause> {
+        let shared = self.engine.shared();
+        shared.check()?;
+        let id = self.core.id;
+        if shared.registry.get(id).is_none() {
+            return Err(Invalid::UnknownRegion.into());
+        }
+        let links: Vec<_> = shared.peers().values().cloned().collect();
+        links.iter().for_each(|link| link.with(|core| core.protocol.close_region(id)));
+        shared.registry.deregister(id)?;
+        links.iter().for_each(|link| link.with(|core| core.protocol.close_region(id)));
+        wait_drained(&self.core.gate);
+        Ok(())
+    }
+}
+
+impl Drop for Region {
+    fn drop(&mut self) {
+        // After `deregister`, or a shutdown, there is nothing left to do.
+        let _ = self.fence();
+    }
+}
+
+/// Sleeps until the closed gate's last lease has left.
+pub(crate) fn wait_drained(gate: &Gate) {
+    let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
+    gate.on_drained(&waker);
+    while !gate.is_drained() {
+        std::thread::park();
+    }
+}
+
+struct Unpark(Thread);
+
+impl Wake for Unpark {
+    fn wake(self: Arc<Self>) {
+        self.0.unpark();
+    }
+}

@@ -1,0 +1,160 @@
+//! Sessions: one KV cache on its way from a Sender to a Receiver, layer by layer.
+//!
+//! A session is known by its [`SessionKey`]. The receiver grants blocks of its pool, the sender
+//! writes them as prefill finishes layers, and ends with a small payload. Either side may abort.
+
+mod receiver;
+mod sender;
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
+
+use kvx_core::error::{Cause, Error, Operation as Doing, Result};
+use kvx_core::id::SessionKey;
+use kvx_core::layout::Layout;
+use kvx_core::proto::{Claim, GrantReceived, Rooms};
+use kvx_core::region::Region as CoreRegion;
+
+use crate::clock;
+use crate::engine::Shared;
+use crate::peer::Link;
+use crate::region::Region;
+
+pub(crate) use receiver::ReceiverState;
+pub use receiver::{Received, Receiver};
+pub(crate) use sender::SenderState;
+pub use sender::{Granted, Sender, Sent};
+
+/// Grants that may wait for their Sender, over all peers.
+const MAX_EARLY: usize = 65_536;
+
+/// How many times the engine's deadline an early grant is kept: its receiver, who has a deadline
+/// of its own, gives up first.
+const EARLY_PATIENCE: u32 = 30;
+
+/// The KV pool of a worker rank: its layout, and the regions it lies in. Made once, used for every
+/// session.
+#[derive(Clone, Debug)]
+pub struct KvPool {
+    layout: Arc<Layout>,
+    regions: Arc<[Arc<CoreRegion>]>,
+}
+
+impl KvPool {
+    /// A pool that lies in these regions, which the layout's pools name by position.
+    ///
+    /// # Errors
+    /// A layout that makes no sense or does not fit into the regions.
+    pub fn new(layout: Layout, regions: &[&Region]) -> Result<Self> {
+        let regions: Arc<[_]> = regions.iter().map(|region| Arc::clone(region.core())).collect();
+        let lens: Vec<u64> = regions.iter().map(|region| region.len()).collect();
+        layout
+            .validate(&lens)
+            .map_err(|invalid| Error::new(Doing::Layout, Cause::Invalid(invalid)))?;
+        Ok(Self { layout: Arc::new(layout), regions })
+    }
+
+    /// How the pool lies in memory.
+    pub fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
+    pub(crate) fn regions(&self) -> &Arc<[Arc<CoreRegion>]> {
+        &self.regions
+    }
+}
+
+/// The Senders of an engine, and the grants that wait for one.
+#[derive(Debug)]
+pub(crate) struct Sessions {
+    rooms: Mutex<Rooms<EarlyGrant, Arc<SenderState>>>,
+    patience: Duration,
+}
+
+/// A grant and the peer that gave it.
+#[derive(Debug)]
+pub(crate) struct EarlyGrant {
+    pub(crate) link: Weak<Link>,
+    pub(crate) grant: GrantReceived,
+}
+
+impl Sessions {
+    pub(crate) fn new(deadline: Duration) -> Self {
+        let patience = deadline.saturating_mul(EARLY_PATIENCE);
+        Self { rooms: Mutex::new(Rooms::new(MAX_EARLY, patience)), patience }
+    }
+
+    /// A Sender appears. `false`: another has its session.
+    pub(crate) fn claim(&self, sender: &Arc<SenderState>) -> bool {
+        let claim = self.rooms().claim(sender.session(), Arc::clone(sender));
+        match claim {
+            Claim::Granted(early) => {
+                // A receiver that died meanwhile withdrew its grant; the Sender goes on waiting.
+                if let Some(link) = early.link.upgrade() {
+                    sender.granted(&link, early.grant);
+                }
+                true
+            }
+            Claim::Waiting => true,
+            Claim::Taken => false,
+        }
+    }
+
+    /// A grant comes from a peer.
+    pub(crate) fn granted(&self, shared: &Arc<Shared>, link: &Link, grant: GrantReceived) {
+        let Some(link) = link.arc() else { return };
+        let session = grant.session;
+        let id = grant.grant;
+        let early = EarlyGrant { link: Arc::downgrade(&link), grant };
+        let placed = self.rooms().grant(clock::now(), session, early);
+        match placed {
+            Ok(Some((sender, early))) => {
+                if !sender.granted(&link, early.grant) {
+                    let reason = "the session has a receiver already";
+                    link.with(|core| core.protocol.abort_session(session, id, reason));
+                }
+            }
+            Ok(None) => self.expire_later(shared),
+            Err((resource, _)) => {
+                let reason = format!("busy: {resource}");
+                link.with(|core| core.protocol.abort_session(session, id, &reason));
+            }
+        }
+    }
+
+    /// A receiver took its early grant back, or died.
+    pub(crate) fn withdrawn(&self, link: &Link, session: &SessionKey) {
+        let mut rooms = self.rooms();
+        if let Some(early) = rooms.withdraw(session) {
+            // Another peer's grant of the same session stays.
+            if !std::ptr::eq(early.link.as_ptr(), link) {
+                let _ = rooms.grant(clock::now(), *session, early);
+            }
+        }
+    }
+
+    /// A Sender ends.
+    pub(crate) fn leave(&self, session: &SessionKey) {
+        self.rooms().leave(session);
+    }
+
+    /// Looks after the early grants when the one that came now has waited long enough.
+    fn expire_later(&self, shared: &Arc<Shared>) {
+        let (shared_then, patience) = (Arc::downgrade(shared), self.patience);
+        shared.runtime.spawn(async move {
+            tokio::time::sleep(patience).await;
+            let Some(shared) = shared_then.upgrade() else { return };
+            let late = shared.sessions.rooms().handle_timeout(clock::now());
+            for (session, early) in late {
+                if let Some(link) = early.link.upgrade() {
+                    let (grant, reason) = (early.grant.grant, "no sender came");
+                    link.with(|core| core.protocol.abort_session(session, grant, reason));
+                }
+            }
+        });
+    }
+
+    fn rooms(&self) -> MutexGuard<'_, Rooms<EarlyGrant, Arc<SenderState>>> {
+        self.rooms.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,304 @@
+//! The decode side of a session.
+
+use std::ops::Range;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use bytes::Bytes;
+use kvx_core::error::{Cause, Error, Operation as Doing, Result, Side};
+use kvx_core::id::{GrantId, SessionKey};
+use kvx_core::proto::GrantPlan;
+use kvx_core::region::Gate;
+use kvx_core::time::Time;
+
+use super::KvPool;
+use crate::clock;
+use crate::completion::{Completion, Operation};
+use crate::engine::Shared;
+use crate::one_sided::Peer;
+use crate::peer::{Link, when_drained};
+use crate::region::wait_drained;
+
+/// The decode side of one session. Dropping it before it is complete aborts the session; when that
+/// returns, nothing lands in the granted blocks any more.
+#[derive(Debug)]
+pub struct Receiver {
+    state: Arc<ReceiverState>,
+    link: Arc<Link>,
+    grant: GrantId,
+}
+
+/// A complete KV cache.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Received {
+    /// The small metadata that the sender ended with.
+    pub payload: Bytes,
+}
+
+/// What the Receiver and the engine share.
+#[derive(Debug)]
+pub(crate) struct ReceiverState {
+    layers: Range<u32>,
+    done: Arc<Completion<Result<Received>>>,
+    /// Guards the granted bytes; set when the grant is given.
+    gate: OnceLock<Arc<Gate>>,
+    progress: Mutex<Progress>,
+}
+
+#[derive(Debug)]
+struct Progress {
+    /// Whether each of `layers` has arrived.
+    arrived: Vec<bool>,
+    count: u32,
+    /// When anything arrived last.
+    at: Time,
+    /// Who waits for layers.
+    layers: Vec<(u32, Arc<Completion<Result<()>>>)>,
+    wakers: Vec<Waker>,
+}
+
+impl Peer {
+    /// Opens the receiving side of a session with this peer as the sender: grants it `blocks` of
+    /// `pool`, which stand for `tokens` tokens. The sender may come later.
+    ///
+    /// `deadline`: how long nothing may arrive, the time until the first layer included; `None`:
+    /// the engine's.
+    ///
+    /// # Errors
+    /// Blocks that do not fit the pool, too many open grants, or the peer is over.
+    pub fn receiver(
+        &self,
+        session: SessionKey,
+        pool: &KvPool,
+        tokens: u32,
+        blocks: &[u32],
+        deadline: Option<Duration>,
+    ) -> Result<Receiver> {
+        let failed = |cause: Cause| Error::new(Doing::Receive, cause).with_peer(self.name());
+        let shared = self.engine().shared();
+        shared.check().map_err(failed)?;
+        let link = self.link().ok_or_else(|| {
+            failed(Cause::Unsupported("a session of an engine with itself"))
+        })?;
+        let plan =
+            GrantPlan::new(pool.layout().clone(), pool.regions().to_vec(), tokens, blocks.to_vec())
+                .map_err(failed)?;
+        let state = Arc::new(ReceiverState::new(plan.layers()));
+        let plan = Arc::new(plan);
+        let granted = link.with(|core| {
+            let (grant, gate) = core.protocol.grant(session, plan)?;
+            let _ = state.gate.set(gate);
+            core.receivers.insert(grant, Arc::clone(&state));
+            Ok(grant)
+        });
+        let grant = granted.map_err(failed)?;
+        let deadline = deadline.unwrap_or(shared.deadline.progress);
+        watch(shared, &state, link, grant, deadline);
+        Ok(Receiver { state, link: Arc::clone(link), grant })
+    }
+}
+
+impl Receiver {
+    /// All layers that will arrive, counted in the whole model.
+    pub fn layers(&self) -> Range<u32> {
+        self.state.layers.clone()
+    }
+
+    /// How many layers have arrived.
+    pub fn arrived(&self) -> u32 {
+        self.state.progress().count
+    }
+
+    /// Whether this layer has arrived: every byte of it is in memory.
+    pub fn has_layer(&self, layer: u32) -> bool {
+        self.state.has(&self.state.progress(), layer)
+    }
+
+    /// Told when this layer has arrived, before the others may have: decode can begin with it.
+    ///
+    /// # Errors
+    /// The session has failed.
+    pub fn layer(&self, layer: u32) -> Operation<()> {
+        self.state.layer(layer)
+    }
+
+    /// Told when everything has arrived.
+    ///
+    /// # Errors
+    /// The sender aborted or died, nothing arrived by the deadline, or the session was aborted
+    /// here. Nothing lands any more by then.
+    pub fn done(&self) -> Operation<Received> {
+        Operation::new(Arc::clone(&self.state.done))
+    }
+
+    /// Waits on the calling thread until everything has arrived.
+    ///
+    /// # Errors
+    /// As [`Receiver::done`].
+    pub fn wait(&self) -> Result<Received> {
+        self.state.done.wait()
+    }
+
+    /// Waits until more layers than `seen` have arrived, or the session has ended, and returns how
+    /// many have; for progress bars.
+    pub async fn progress(&self, seen: u32) -> u32 {
+        std::future::poll_fn(|cx| self.state.poll_progress(seen, cx)).await
+    }
+
+    /// Gives the session up; the sender is told why. When this returns, nothing lands in the
+    /// granted blocks any more. Blocks for a system call in progress at most.
+    pub fn abort(self, reason: &str) {
+        self.revoke(reason);
+    }
+
+    fn revoke(&self, reason: &str) {
+        let cause = Cause::Aborted { by: Side::Receiver, reason: reason.into() };
+        revoke(&self.link, self.grant, reason);
+        // Complete or failed sessions have closed it before.
+        if let Some(gate) = self.state.gate.get() {
+            gate.close();
+            wait_drained(gate);
+        }
+        self.state.finish(Err(self.link.error(Doing::Receive, cause)));
+    }
+}
+
+impl Drop for Receiver {
+    fn drop(&mut self) {
+        self.revoke("the receiver was dropped");
+    }
+}
+
+impl ReceiverState {
+    fn new(layers: Range<u32>) -> Self {
+        Self {
+            done: Completion::new(),
+            gate: OnceLock::new(),
+            progress: Mutex::new(Progress {
+                arrived: vec![false; layers.len()],
+                count: 0,
+                at: clock::now(),
+                layers: Vec::new(),
+                wakers: Vec::new(),
+            }),
+            layers,
+        }
+    }
+
+    /// Layers have arrived.
+    pub(crate) fn layers_arrived(&self, layers: Range<u32>) {
+        let mut progress = self.progress();
+        progress.at = clock::now();
+        for layer in layers {
+            let index = layer.checked_sub(self.layers.start).map(|index| index as usize);
+            let arrived = index.and_then(|index| progress.arrived.get_mut(index));
+            let new = arrived.is_some_and(|arrived| !std::mem::replace(arrived, true));
+            progress.count += u32::from(new);
+        }
+        let waiting = std::mem::take(&mut progress.layers);
+        let (told, waiting): (Vec<_>, Vec<_>) =
+            waiting.into_iter().partition(|(layer, _)| self.has(&progress, *layer));
+        progress.layers = waiting;
+        let wakers = std::mem::take(&mut progress.wakers);
+        drop(progress);
+        told.iter().for_each(|(_, done)| done.set(Ok(())));
+        wakers.into_iter().for_each(Waker::wake);
+    }
+
+    /// Everything has arrived.
+    pub(crate) fn ended(&self, payload: Bytes) {
+        self.finish(Ok(Received { payload }));
+    }
+
+    /// The session has failed; told once nothing can land any more.
+    pub(crate) fn failed(self: &Arc<Self>, error: Error) {
+        let state = Arc::clone(self);
+        let gate = self.gate.get().cloned();
+        if let Some(gate) = &gate {
+            gate.close();
+        }
+        when_drained(gate, move || state.finish(Err(error)));
+    }
+
+    fn finish(&self, outcome: Result<Received>) {
+        self.done.set(outcome.clone());
+        let mut progress = self.progress();
+        let waiting = std::mem::take(&mut progress.layers);
+        let wakers = std::mem::take(&mut progress.wakers);
+        drop(progress);
+        let layer_outcome = outcome.map(|_| ());
+        waiting.iter().for_each(|(_, done)| done.set(layer_outcome.clone()));
+        wakers.into_iter().for_each(Waker::wake);
+    }
+
+    fn layer(&self, layer: u32) -> Operation<()> {
+        let mut progress = self.progress();
+        if self.has(&progress, layer) {
+            return Operation::done(Ok(()));
+        }
+        if let Some(outcome) = self.done.get() {
+            return Operation::done(outcome.map(|_| ()));
+        }
+        let done = Completion::new();
+        progress.layers.push((layer, Arc::clone(&done)));
+        Operation::new(done)
+    }
+
+    fn poll_progress(&self, seen: u32, cx: &mut Context<'_>) -> Poll<u32> {
+        let mut progress = self.progress();
+        if progress.count > seen || self.done.is_set() {
+            return Poll::Ready(progress.count);
+        }
+        if !progress.wakers.iter().any(|known| known.will_wake(cx.waker())) {
+            progress.wakers.push(cx.waker().clone());
+        }
+        Poll::Pending
+    }
+
+    fn has(&self, progress: &Progress, layer: u32) -> bool {
+        let index = layer.checked_sub(self.layers.start).map(|index| index as usize);
+        index.and_then(|index| progress.arrived.get(index)).is_some_and(|arrived| *arrived)
+    }
+
+    fn progress(&self) -> MutexGuard<'_, Progress> {
+        self.progress.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Fails the session when nothing has arrived for `deadline`.
+fn watch(
+    shared: &Arc<Shared>,
+    state: &Arc<ReceiverState>,
+    link: &Arc<Link>,
+    grant: GrantId,
+    deadline: Duration,
+) {
+    let (state, link) = (Arc::downgrade(state), Arc::downgrade(link));
+    shared.runtime.spawn(async move {
+        let mut pause = deadline;
+        loop {
+            tokio::time::sleep(pause).await;
+            let (Some(state), Some(link)) = (state.upgrade(), link.upgrade()) else { return };
+            if state.done.is_set() {
+                return;
+            }
+            let due = state.progress().at + deadline;
+            pause = due.saturating_since(clock::now());
+            if pause.is_zero() {
+                let cause = Cause::Deadline { after: deadline, total: false };
+                revoke(&link, grant, "the receiver's deadline passed");
+                state.failed(link.error(Doing::Receive, cause));
+                return;
+            }
+        }
+    });
+}
+
+/// Takes the grant back: nothing new lands, and the sender is told why.
+fn revoke(link: &Link, grant: GrantId, reason: &str) {
+    link.with(|core| {
+        core.receivers.remove(&grant);
+        core.protocol.revoke(grant, reason);
+    });
+}

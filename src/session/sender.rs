@@ -1,0 +1,373 @@
+//! The prefill side of a session.
+
+use std::ops::Range;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
+
+use bytes::Bytes;
+use kvx_core::error::{Cause, Error, Invalid, Operation as Doing, Result, Side};
+use kvx_core::id::{GrantId, SessionKey};
+use kvx_core::layout::Layout;
+use kvx_core::plan::{BlockMap, PlanOptions};
+use kvx_core::proto::{Deadline, GrantReceived, Post, Target, TransferOp, TransferReport};
+
+use super::KvPool;
+use crate::completion::{Completion, Operation};
+use crate::engine::{Engine, Shared};
+use crate::one_sided::{Transfer, post_on};
+use crate::peer::Link;
+
+/// The prefill side of one session. Dropping it before [`Sender::finish`] was called aborts the
+/// session.
+#[derive(Debug)]
+pub struct Sender {
+    state: Arc<SenderState>,
+}
+
+/// What the receiver has granted.
+#[derive(Clone, Debug)]
+pub struct Granted {
+    /// The receiver's tokens; those are sent.
+    pub tokens: u32,
+    /// Layers that both sides hold, counted in the whole model.
+    pub layers: Range<u32>,
+    /// How the receiver's pool lies in memory.
+    pub layout: Layout,
+}
+
+/// What a finished session has moved.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sent {
+    /// Bytes that are in the receiver's memory.
+    pub bytes: u64,
+    /// Runs that they moved in.
+    pub runs: u64,
+}
+
+/// What the Sender and the engine share.
+#[derive(Debug)]
+pub(crate) struct SenderState {
+    session: SessionKey,
+    pool: KvPool,
+    shared: Weak<Shared>,
+    deadline: Deadline,
+    granted: Arc<Completion<Result<Granted>>>,
+    done: Arc<Completion<Result<Sent>>>,
+    progress: Mutex<Progress>,
+}
+
+#[derive(Debug, Default)]
+struct Progress {
+    road: Option<Arc<GrantedRoad>>,
+    /// Transfers posted, and those that are in the receiver's memory.
+    posted: u64,
+    arrived: u64,
+    sent: Sent,
+    /// Whether the user has called `finish`, and whether the receiver knows.
+    finishing: bool,
+    settled: bool,
+}
+
+#[derive(Debug)]
+struct GrantedRoad {
+    link: Arc<Link>,
+    grant: GrantId,
+    map: BlockMap,
+    tokens: u32,
+    blocks: Vec<u32>,
+}
+
+impl Default for Sent {
+    fn default() -> Self {
+        Self { bytes: 0, runs: 0 }
+    }
+}
+
+impl Engine {
+    /// Opens the sending side of a session. The receiver may have come before.
+    ///
+    /// `deadline`: how long to wait for the receiver, and for progress of each write; `None`: the
+    /// engine's.
+    ///
+    /// # Errors
+    /// Another Sender of this engine has the session.
+    pub fn sender(
+        &self,
+        session: SessionKey,
+        pool: &KvPool,
+        deadline: Option<Duration>,
+    ) -> Result<Sender> {
+        let shared = self.shared();
+        let failed = |cause: Cause| Error::new(Doing::Send, cause);
+        shared.check().map_err(failed)?;
+        let progress = deadline.unwrap_or(shared.deadline.progress);
+        let state = Arc::new(SenderState {
+            session,
+            pool: pool.clone(),
+            shared: Arc::downgrade(shared),
+            deadline: Deadline { progress, total: shared.deadline.total },
+            granted: Completion::new(),
+            done: Completion::new(),
+            progress: Mutex::new(Progress::default()),
+        });
+        if !shared.sessions.claim(&state) {
+            let why = format!("{} has a sender already", session.room);
+            return Err(failed(Invalid::Field { field: "session", why }.into()));
+        }
+        if !state.granted.is_set() {
+            state.fail_unless(shared, SenderState::is_granted);
+        }
+        Ok(Sender { state })
+    }
+}
+
+impl Sender {
+    /// Told when the receiver has granted its blocks.
+    ///
+    /// # Errors
+    /// No receiver by the deadline, or one whose layout does not fit.
+    pub fn granted(&self) -> Operation<Granted> {
+        Operation::new(Arc::clone(&self.state.granted))
+    }
+
+    /// Writes these layers (counted in the whole model) of the prompt, which lies in
+    /// `source_blocks` of this side's pool. Call it for each group of layers as prefill finishes
+    /// them; the order is free, and each layer is written once.
+    ///
+    /// # Errors
+    /// Not granted yet, layers that one side does not hold, or blocks that do not fit; or the
+    /// session has failed.
+    pub fn write(&self, layers: Range<u32>, source_blocks: &[u32]) -> Result<Transfer> {
+        let state = &self.state;
+        if let Some(Err(error)) = state.done.get() {
+            return Err(error);
+        }
+        let road = state.progress().road.clone();
+        let failed = |cause: Cause| Error::new(Doing::Send, cause);
+        let early = || Invalid::Field { field: "session", why: "is not granted yet".to_owned() };
+        let road = road.ok_or_else(|| failed(early().into()))?;
+        let options = PlanOptions::default();
+        let plan = road
+            .map
+            .plan(layers.clone(), road.tokens, source_blocks, &road.blocks, &options)
+            .map_err(|invalid| state.error(invalid.into()))?;
+        let post = Post {
+            op: TransferOp::Write,
+            plan: Arc::new(plan),
+            local: Arc::clone(state.pool.regions()),
+            target: Target::Grant(road.grant),
+            notification: None,
+            layers: Some(layers),
+            deadline: state.deadline,
+        };
+        state.progress().posted += 1;
+        let posted = post_on(&road.link, post, Some(Arc::clone(state)));
+        posted.map_err(|cause| {
+            state.progress().posted -= 1;
+            state.error(cause)
+        })
+    }
+
+    /// Says that all layers were written, with the small payload that decode needs (256 KiB at
+    /// most). The operation ends when everything is in the receiver's memory and it knows.
+    ///
+    /// # Errors
+    /// A write has failed, the receiver aborted or died, or the payload is too long.
+    pub fn finish(self, payload: impl Into<Bytes>) -> Operation<Sent> {
+        let state = &self.state;
+        let (road, writes) = {
+            let mut progress = state.progress();
+            progress.finishing = true;
+            (progress.road.clone(), progress.posted)
+        };
+        let operation = Operation::new(Arc::clone(&state.done));
+        let Some(road) = road else {
+            let why = "is not granted yet".to_owned();
+            state.fail(state.error(Invalid::Field { field: "session", why }.into()));
+            return operation;
+        };
+        let payload = payload.into();
+        let ended = road.link.with(|core| {
+            core.protocol.end_session(road.grant, writes, payload)
+        });
+        match (ended, state.shared.upgrade()) {
+            (Ok(()), Some(shared)) => state.fail_unless(&shared, SenderState::is_done),
+            (Ok(()), None) => {}
+            (Err(cause), _) => state.give_up(cause, "the session could not be ended"),
+        }
+        operation
+    }
+
+    /// Gives the session up; the receiver is told why.
+    pub fn abort(self, reason: &str) {
+        self.state.abort(reason);
+    }
+}
+
+impl Drop for Sender {
+    fn drop(&mut self) {
+        let finishing = self.state.progress().finishing;
+        if !finishing {
+            self.state.abort("the sender was dropped");
+        }
+    }
+}
+
+impl SenderState {
+    pub(crate) fn session(&self) -> SessionKey {
+        self.session
+    }
+
+    /// The receiver has granted. `false`: another one has before.
+    pub(crate) fn granted(self: &Arc<Self>, link: &Arc<Link>, grant: GrantReceived) -> bool {
+        let mapped = BlockMap::new(&self.pool.layout, &grant.layout);
+        let map = match mapped {
+            Ok(map) => map,
+            Err(invalid) => {
+                let error = self.error(invalid.into()).with_peer(link.name());
+                let (session, id) = (self.session, grant.grant);
+                let reason = error.to_string();
+                link.with(|core| core.protocol.abort_session(session, id, &reason));
+                self.fail(error);
+                return true;
+            }
+        };
+        let told = Granted {
+            tokens: grant.tokens,
+            layers: map.layers(),
+            layout: grant.layout,
+        };
+        let road = GrantedRoad {
+            link: Arc::clone(link),
+            grant: grant.grant,
+            map,
+            tokens: grant.tokens,
+            blocks: grant.blocks,
+        };
+        {
+            let mut progress = self.progress();
+            if progress.road.is_some() || self.done.is_set() {
+                return false;
+            }
+            progress.road = Some(Arc::new(road));
+        }
+        link.lock().senders.insert(grant.grant, Arc::clone(self));
+        self.granted.set(Ok(told));
+        true
+    }
+
+    /// One of the session's transfers has ended.
+    pub(crate) fn transfer_ended(&self, outcome: &Result<TransferReport>) {
+        match outcome {
+            Ok(report) => {
+                let mut progress = self.progress();
+                progress.arrived += 1;
+                progress.sent.bytes += report.bytes;
+                progress.sent.runs += u64::from(report.runs);
+            }
+            Err(error) => {
+                self.give_up(error.cause.clone(), &error.to_string());
+                return;
+            }
+        }
+        self.finish_if_complete();
+    }
+
+    /// The receiver knows that all was posted.
+    pub(crate) fn settled(&self) {
+        self.progress().settled = true;
+        self.finish_if_complete();
+    }
+
+    /// The session is over for the user: the error stays.
+    pub(crate) fn failed(&self, error: Error) {
+        self.fail(error);
+    }
+
+    fn finish_if_complete(&self) {
+        let sent = {
+            let progress = self.progress();
+            let complete = progress.settled && progress.arrived == progress.posted;
+            complete.then_some(progress.sent)
+        };
+        if let Some(sent) = sent {
+            self.done.set(Ok(sent));
+            self.leave();
+        }
+    }
+
+    fn abort(&self, reason: &str) {
+        self.give_up(Cause::Aborted { by: Side::Sender, reason: reason.into() }, reason);
+    }
+
+    /// Ends the session here with this cause, and tells the receiver why.
+    fn give_up(&self, cause: Cause, reason: &str) {
+        if self.done.is_set() {
+            return;
+        }
+        self.fail(self.error(cause));
+        let road = self.progress().road.clone();
+        if let Some(road) = road {
+            let (session, grant) = (self.session, road.grant);
+            road.link.with(|core| {
+                core.senders.remove(&grant);
+                core.protocol.abort_session(session, grant, reason);
+            });
+        }
+    }
+
+    fn fail(&self, error: Error) {
+        self.granted.set(Err(error.clone()));
+        self.done.set(Err(error));
+        self.leave();
+    }
+
+    fn leave(&self) {
+        if let Some(shared) = self.shared.upgrade() {
+            shared.sessions.leave(&self.session);
+        }
+    }
+
+    /// Fails the session if the deadline comes before what is waited for.
+    fn fail_unless(self: &Arc<Self>, shared: &Shared, reached: fn(&Self) -> bool) {
+        let state = Arc::downgrade(self);
+        let after = self.deadline.progress;
+        shared.runtime.spawn(async move {
+            loop {
+                let before = state.upgrade().map(|state| state.progress().arrived);
+                tokio::time::sleep(after).await;
+                let Some(state) = state.upgrade() else { return };
+                if reached(&state) || state.done.is_set() {
+                    return;
+                }
+                // Transfers that still arrive are progress; each has a deadline of its own.
+                if before == Some(state.progress().arrived) {
+                    let cause = Cause::Deadline { after, total: false };
+                    state.give_up(cause, "the sender's deadline passed");
+                    return;
+                }
+            }
+        });
+    }
+
+    fn is_granted(&self) -> bool {
+        self.granted.is_set()
+    }
+
+    fn is_done(&self) -> bool {
+        self.done.is_set()
+    }
+
+    fn error(&self, cause: Cause) -> Error {
+        let error = Error::new(Doing::Send, cause);
+        let road = self.progress().road.clone();
+        match road {
+            Some(road) => error.with_peer(road.link.name()),
+            None => error,
+        }
+    }
+
+    fn progress(&self) -> MutexGuard<'_, Progress> {
+        self.progress.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

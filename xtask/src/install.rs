@@ -1,0 +1,66 @@
+//! Tools that tests need and machines lack. Failing to get one is a skip, with the reason; the
+//! tests that need it skip for themselves.
+
+use std::process::{Command, Output, Stdio};
+
+use crate::report::Suite;
+
+/// The tools by which tests make network namespaces and cut links in them, and their Debian
+/// packages.
+const NETWORK_TOOLS: [(&str, &str); 2] = [("ip", "iproute2"), ("nft", "nftables")];
+
+/// Installs what is missing of the network tools, where this is Debian and the user is root. The
+/// suite stays empty when nothing was missing.
+pub(crate) fn network_tools() -> Suite {
+    let mut suite = Suite::new("tools");
+    for (tool, package) in NETWORK_TOOLS {
+        if is_installed(tool) {
+            continue;
+        }
+        println!("== tools: installing {package} for {tool}");
+        match install(package) {
+            Ok(()) if is_installed(tool) => {}
+            Ok(()) => suite.skip(package, "installed, but the tool does not start"),
+            Err(reason) => suite.skip(package, &reason),
+        }
+    }
+    suite
+}
+
+fn is_installed(tool: &str) -> bool {
+    let mut version = Command::new(tool);
+    // `ip -V` and `nft -v`; either takes the other's for an error, but starts.
+    version.arg("-V").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    version.status().is_ok()
+}
+
+fn install(package: &str) -> Result<(), String> {
+    if !is_root() {
+        return Err(format!("{package} is not installed, and only root can install it"));
+    }
+    // The lists may be missing or old; a failed update still leaves a chance.
+    let _ = apt_get(&["update"]);
+    apt_get(&["install", "--yes", "--no-install-recommends", package])
+}
+
+fn apt_get(arguments: &[&str]) -> Result<(), String> {
+    let mut command = Command::new("apt-get");
+    command.args(arguments).env("DEBIAN_FRONTEND", "noninteractive").stdin(Stdio::null());
+    match command.output() {
+        Ok(output) if output.status.success() => Ok(()),
+        Ok(output) => Err(format!("apt-get {}: {}", arguments.join(" "), last_line(&output))),
+        Err(error) => Err(format!("apt-get: {error}")),
+    }
+}
+
+fn last_line(output: &Output) -> String {
+    let errors = String::from_utf8_lossy(&output.stderr);
+    let line = errors.lines().rev().find(|line| !line.trim().is_empty());
+    line.map_or_else(|| output.status.to_string(), str::to_owned)
+}
+
+fn is_root() -> bool {
+    // The owner of one's own /proc entry is the effective user, which std does not tell.
+    std::fs::metadata("/proc/self")
+        .is_ok_and(|entry| std::os::linux::fs::MetadataExt::st_uid(&entry) == 0)
+}

@@ -1,0 +1,79 @@
+//! `cargo xtask test`: everything that this machine can run, one suite after the other, in the
+//! order in which a developer wants to know. A suite that fails does not keep the next from
+//! running.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode, Stdio};
+
+use crate::cargo_test;
+use crate::install;
+use crate::report::{Report, Suite};
+
+/// Runs all suites and prints the summary.
+pub(crate) fn run() -> ExitCode {
+    let mut report = Report::default();
+    report.add(install::network_tools());
+    report.add(check_with("format", "cargo fmt", "rustfmt", &["fmt", "--all", "--check"]));
+    let clippy = ["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"];
+    report.add(check_with("lints", "cargo clippy", "clippy", &clippy));
+    report.add(documentation());
+    report.extend(cargo_test::run());
+    report.add(demo());
+    print!("{}", report.summary());
+    if report.has_failed() { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+}
+
+/// `cargo` with these arguments, in the workspace's root.
+pub(crate) fn cargo(arguments: &[&str]) -> Command {
+    // Set by the cargo that runs this program, so that the toolchain stays the same.
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.args(arguments).current_dir(workspace_root()).stdin(Stdio::null());
+    command
+}
+
+/// The directory of the workspace.
+pub(crate) fn workspace_root() -> PathBuf {
+    let package = Path::new(env!("CARGO_MANIFEST_DIR"));
+    package.parent().unwrap_or(package).to_owned()
+}
+
+/// One check by a cargo component that not every toolchain has.
+fn check_with(suite: &str, check: &str, component: &str, arguments: &[&str]) -> Suite {
+    let mut suite = Suite::new(suite);
+    let probe =
+        cargo(&[arguments[0], "--version"]).stdout(Stdio::null()).stderr(Stdio::null()).status();
+    if probe.is_ok_and(|status| status.success()) {
+        expect_exit(&mut suite, check, cargo(arguments), 0);
+    } else {
+        suite.skip(check, &format!("{component} is not installed with this toolchain"));
+    }
+    suite
+}
+
+fn documentation() -> Suite {
+    let mut suite = Suite::new("documentation");
+    let mut doc = cargo(&["doc", "--workspace", "--no-deps", "--lib"]);
+    doc.env("RUSTDOCFLAGS", "-D warnings");
+    expect_exit(&mut suite, "cargo doc", doc, 0);
+    suite
+}
+
+/// The demo as the README has it, on a small cache.
+fn demo() -> Suite {
+    let mut suite = Suite::new("demo");
+    let demo =
+        |arguments: &[&str]| cargo(&[&["run", "--release", "--", "demo"], arguments].concat());
+    expect_exit(&mut suite, "moves 256 tokens, digests equal", demo(&["--tokens", "256"]), 0);
+    expect_exit(&mut suite, "refuses a bad option", demo(&["--tokens", "none"]), 2);
+    suite
+}
+
+/// Runs a command with its output passed through, and counts it as one test of the suite.
+fn expect_exit(suite: &mut Suite, test: &str, mut command: Command, expected: i32) {
+    println!("\n== {}: {test}", suite.name);
+    match command.status() {
+        Ok(status) if status.code() == Some(expected) => suite.passed += 1,
+        Ok(status) => suite.fail(test, &format!("{status}, expected {expected}")),
+        Err(error) => suite.fail(test, &format!("does not start: {error}")),
+    }
+}
