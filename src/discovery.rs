@@ -217,8 +217,5 @@ impl Question {
 }
 
 fn own_entry(shared: &Shared) -> DirectoryEntry {
-    DirectoryEntry {
-        engine: shared.identity.engine,
-        addresses: shared.identity.addresses.clone(),
-    }
+    DirectoryEntry { engine: shared.identity.engine, addresses: shared.identity.addresses.clone() }
 }

@@ -383,11 +383,7 @@ impl Shared {
     }
 
     /// The link to the engine that metadata describes, in the life that it describes.
-    fn link_for(
-        self: &Arc<Self>,
-        metadata: &Metadata,
-        name: PeerName,
-    ) -> Result<Arc<Link>, Cause> {
+    fn link_for(self: &Arc<Self>, metadata: &Metadata, name: PeerName) -> Result<Arc<Link>, Cause> {
         let mut peers = self.peers();
         let known = peers.get(&metadata.engine).cloned();
         if let Some(link) = known {

@@ -434,4 +434,3 @@ impl From<RegionDescription> for RemoteRegion {
         Self { id, base, len, rights, kind }
     }
 }
-

@@ -12,8 +12,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Wake, Waker};
 
 use kvx_core::error::{Cause, Error, Operation, PeerName};
-use kvx_core::id::{Association, EngineId, GrantId, Incarnation, LaneId, NotificationId, TransferId};
-use kvx_core::proto::{Established, Known, Peer as Protocol, PeerConfig, SessionSecret, TransferReport};
+use kvx_core::id::{
+    Association, EngineId, GrantId, Incarnation, LaneId, NotificationId, TransferId,
+};
+use kvx_core::proto::{
+    Established, Known, Peer as Protocol, PeerConfig, SessionSecret, TransferReport,
+};
 use kvx_core::time::Time;
 use kvx_core::transport::{Lane, TransportKind};
 use kvx_core::wire::message::DirectoryEntry;
@@ -250,10 +254,9 @@ impl Link {
         let since = core.protocol.connected_since();
         Some(Known {
             incarnation: identity.incarnation,
-            connection: core
-                .connection
-                .as_ref()
-                .and_then(|connection| Some((since?, connection.dialed_here, connection.from.ip()))),
+            connection: core.connection.as_ref().and_then(|connection| {
+                Some((since?, connection.dialed_here, connection.from.ip()))
+            }),
             alive: core.protocol.is_alive(),
         })
     }
@@ -269,7 +272,11 @@ impl Link {
         let now = clock::now();
         let stop = Arc::new(Notify::new());
         let identity = &established.identity;
-        let label = if identity.name.is_empty() { from.to_string().into() } else { Arc::clone(&identity.name) };
+        let label = if identity.name.is_empty() {
+            from.to_string().into()
+        } else {
+            Arc::clone(&identity.name)
+        };
         if !identity.addresses.is_empty() && !dialed_here {
             self.set_addresses(identity.addresses.clone());
         }

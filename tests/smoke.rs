@@ -11,6 +11,9 @@ fn spans(list: &[(u32, u64, u64)]) -> Spans {
 
 #[test]
 fn bytes_written_and_read_are_the_bytes_that_were_there() {
+    let _ = tracing_subscriber::fmt()
+        .with_max_level(tracing_subscriber::filter::LevelFilter::TRACE)
+        .try_init();
     let a = Engine::new(Config::default().name("a")).unwrap();
     let b = Engine::new(Config::default().name("b")).unwrap();
     let (source, source_region) = a.allocate(1 << 20, Rights::empty()).unwrap();

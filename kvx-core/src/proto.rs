@@ -39,7 +39,7 @@ pub use book::{Incoming, Known, Verdict, admit};
 pub use clock::ClockSample;
 pub use grants::{GrantPlan, GrantReceived};
 pub use handshake::{
-    Dialer, Established, LaneDialer, LaneListener, Listener, LocalIdentity, ListenerReply,
+    Dialer, Established, LaneDialer, LaneListener, Listener, ListenerReply, LocalIdentity,
 };
 pub use notify::Delivery;
 pub use outbound::{Deadline, Target, TransferOp, TransferReport};

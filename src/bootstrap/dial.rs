@@ -151,11 +151,7 @@ pub(crate) fn spawn_lane(link: Arc<Link>, lane: LaneId) {
     });
 }
 
-async fn open_lane(
-    shared: &Arc<Shared>,
-    link: &Arc<Link>,
-    lane: LaneId,
-) -> Result<(), DialError> {
+async fn open_lane(shared: &Arc<Shared>, link: &Arc<Link>, lane: LaneId) -> Result<(), DialError> {
     let no_control = || DialError::Refused(HandshakeError::NoControl);
     let (secret, address) = link.secret().ok_or_else(no_control)?;
     let associations = link.lock().protocol.associations().ok_or_else(no_control)?;
@@ -166,8 +162,7 @@ async fn open_lane(
     let _ = stream.set_nodelay(true);
     let nonce = random::bytes().map_err(|_| HandshakeError::Busy)?;
     let engine = shared.identity.engine;
-    let (dialer, hello) =
-        LaneDialer::new(engine, associations, lane, kind.code(), &secret, nonce)?;
+    let (dialer, hello) = LaneDialer::new(engine, associations, lane, kind.code(), &secret, nonce)?;
     stream::write(&mut stream, &hello).await?;
     let (_, challenge) = stream::read(&mut stream).await?;
     let proof = dialer.handle_challenge(&challenge)?;

@@ -20,10 +20,12 @@ const IDLE_PAUSE: Duration = Duration::from_secs(10);
 pub(crate) async fn drive(link: Arc<Link>) {
     let mut redial = Redial { failures: 0, not_before: Time::ZERO };
     loop {
-        // From here on whoever makes a timeout earlier says so.
-        link.arm(Time::NEVER);
+        // What this call itself makes earlier, `step` sees below.
+        link.arm(Time::ZERO);
         let now = clock::now();
         link.with(|core| core.protocol.handle_timeout(now));
+        // From here on whoever makes a timeout earlier says so.
+        link.arm(Time::NEVER);
         let Some(timeout) = redial.step(&link, now) else { return };
         link.arm(timeout);
         let pause = timeout.saturating_since(clock::now());

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError, TryLockError};
 use std::task::{Wake, Waker};
 
 use kvx_core::error::{Cause, Operation, Side};
-use kvx_core::id::{NotificationId, SessionKey, GrantId, TransferId};
+use kvx_core::id::{GrantId, NotificationId, SessionKey, TransferId};
 use kvx_core::proto::{Delivery, Event, TransferReport};
 use kvx_core::region::Gate;
 
@@ -134,9 +134,7 @@ impl Link {
         if let Some(waiting) = waiting {
             waiting.set(match delivery {
                 Delivery::Delivered => Ok(()),
-                Delivery::NotDelivered(cause) => {
-                    Err(self.error(Operation::Notify, cause))
-                }
+                Delivery::NotDelivered(cause) => Err(self.error(Operation::Notify, cause)),
                 Delivery::Unknown(cause) => {
                     let cause = Cause::DeliveryUnknown(Box::new(cause));
                     Err(self.error(Operation::Notify, cause))

@@ -6,7 +6,7 @@ use std::sync::{Arc, MutexGuard, PoisonError};
 use kvx_core::error::{HandshakeError, LaneError, Refusal, Violation};
 use kvx_core::id::LaneId;
 use kvx_core::time::Time;
-use kvx_core::transport::{Admission, Lane, LaneHost, LaneOpen, Landing, OutFrame, Transport};
+use kvx_core::transport::{Admission, Landing, Lane, LaneHost, LaneOpen, OutFrame, Transport};
 use kvx_core::wire::{FrameHeader, WireSpan};
 
 use super::{Lanes, Link, MAX_DOOMED};

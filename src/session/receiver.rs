@@ -78,9 +78,9 @@ impl Peer {
         let failed = |cause: Cause| Error::new(Doing::Receive, cause).with_peer(self.name());
         let shared = self.engine().shared();
         shared.check().map_err(failed)?;
-        let link = self.link().ok_or_else(|| {
-            failed(Cause::Unsupported("a session of an engine with itself"))
-        })?;
+        let link = self
+            .link()
+            .ok_or_else(|| failed(Cause::Unsupported("a session of an engine with itself")))?;
         let plan =
             GrantPlan::new(pool.layout().clone(), pool.regions().to_vec(), tokens, blocks.to_vec())
                 .map_err(failed)?;

@@ -187,9 +187,7 @@ impl Sender {
             return operation;
         };
         let payload = payload.into();
-        let ended = road.link.with(|core| {
-            core.protocol.end_session(road.grant, writes, payload)
-        });
+        let ended = road.link.with(|core| core.protocol.end_session(road.grant, writes, payload));
         match (ended, state.shared.upgrade()) {
             (Ok(()), Some(shared)) => state.fail_unless(&shared, SenderState::is_done),
             (Ok(()), None) => {}
@@ -232,11 +230,7 @@ impl SenderState {
                 return true;
             }
         };
-        let told = Granted {
-            tokens: grant.tokens,
-            layers: map.layers(),
-            layout: grant.layout,
-        };
+        let told = Granted { tokens: grant.tokens, layers: map.layers(), layout: grant.layout };
         let road = GrantedRoad {
             link: Arc::clone(link),
             grant: grant.grant,

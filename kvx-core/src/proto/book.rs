@@ -139,7 +139,8 @@ mod tests {
         let stranger = Incoming { address: address(9), ..incoming(HIGH, 2) };
         let refused = admit(LOW, known(1, 10, true), stranger, false, &Auth::Insecure, NOW);
         assert_eq!(refused, Err(HandshakeError::NameTaken));
-        let same_host = admit(LOW, known(1, 10, true), incoming(HIGH, 2), false, &Auth::Insecure, NOW);
+        let same_host =
+            admit(LOW, known(1, 10, true), incoming(HIGH, 2), false, &Auth::Insecure, NOW);
         assert_eq!(same_host, Ok(Verdict::Supersede));
         let proven = admit(LOW, known(1, 10, true), stranger, false, &shared(), NOW);
         assert_eq!(proven, Ok(Verdict::Supersede));

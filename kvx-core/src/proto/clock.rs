@@ -35,8 +35,7 @@ pub(crate) struct PeerClock {
 impl PeerClock {
     /// Takes a sample in.
     pub(crate) fn observe(&mut self, sample: ClockSample) {
-        let lower =
-            i128::from(sample.peer.as_nanos()) - i128::from(sample.received.as_nanos());
+        let lower = i128::from(sample.peer.as_nanos()) - i128::from(sample.received.as_nanos());
         self.sampled = sample.received;
         if self.lower_bound(sample.received).is_none_or(|known| lower >= known) {
             self.best = Some((lower, sample.received));

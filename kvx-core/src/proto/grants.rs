@@ -62,8 +62,7 @@ impl GrantPlan {
         }
         let layers = layout.first_layer..layout.first_layer + layout.layers;
         let spans = spans_of(&layout, layers, &blocks)?;
-        let map =
-            GrantMap::build(spans.map(|span| (Slot(span.region), span.offset, span.len)))?;
+        let map = GrantMap::build(spans.map(|span| (Slot(span.region), span.offset, span.len)))?;
         Ok(Self { layout, regions, tokens, blocks, map })
     }
 
@@ -238,7 +237,11 @@ impl Grants {
     }
 
     /// A transfer under a grant is complete.
-    pub(crate) fn write_completed(&mut self, grant: GrantId, transfer: TransferId) -> Vec<Progress> {
+    pub(crate) fn write_completed(
+        &mut self,
+        grant: GrantId,
+        transfer: TransferId,
+    ) -> Vec<Progress> {
         let Some(given) = self.given.get_mut(&grant) else { return Vec::new() };
         given.writes += 1;
         let arrived = given.expected.remove(&transfer).unwrap_or_default();

@@ -192,9 +192,8 @@ impl Inbound {
 
     /// Cancelled transfers that are fenced by now.
     pub(crate) fn poll_fenced(&mut self) -> Vec<TransferId> {
-        let (drained, waiting) = std::mem::take(&mut self.fencing)
-            .into_iter()
-            .partition(|(_, gate)| gate.is_drained());
+        let (drained, waiting) =
+            std::mem::take(&mut self.fencing).into_iter().partition(|(_, gate)| gate.is_drained());
         self.fencing = waiting;
         let drained: Vec<(TransferId, Arc<Gate>)> = drained;
         drained.into_iter().map(|(transfer, _)| transfer).collect()
@@ -306,9 +305,9 @@ impl Inbound {
         landing: &mut Landing,
     ) -> Result<(), Refusal> {
         let Some(grant) = header.grant else {
-            return table.iter().try_for_each(|span| {
-                place_span(span, Rights::REMOTE_WRITE, true, slots, landing)
-            });
+            return table
+                .iter()
+                .try_for_each(|span| place_span(span, Rights::REMOTE_WRITE, true, slots, landing));
         };
         let grant = grants.given(grant).ok_or(Refusal::NotGranted)?;
         for span in table {

@@ -156,7 +156,10 @@ impl Ledger {
             return Err(Violation::Acknowledged { sent, got: number });
         };
         if matches!(entry, Sent::Void) {
-            return Err(Violation::Unexpected { message: "Refused", why: "the frame was refused before" });
+            return Err(Violation::Unexpected {
+                message: "Refused",
+                why: "the frame was refused before",
+            });
         }
         let frame = std::mem::replace(entry, Sent::Void);
         self.refusals += 1;
@@ -167,7 +170,10 @@ impl Ledger {
     /// and those that must be sent again.
     pub(crate) fn retire(&mut self, processed: u64) -> Result<(Vec<Sent>, Vec<Sent>), Violation> {
         if self.retired {
-            return Err(Violation::Unexpected { message: "LaneRetired", why: "the lane is retired" });
+            return Err(Violation::Unexpected {
+                message: "LaneRetired",
+                why: "the lane is retired",
+            });
         }
         let sent = self.acknowledged + self.sent.len() as u64;
         if processed > sent || processed < self.acknowledged {

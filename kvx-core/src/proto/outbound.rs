@@ -250,12 +250,7 @@ impl Outbound {
     }
 
     /// Frames of a WRITE have landed at the peer.
-    pub(crate) fn landed(
-        &mut self,
-        now: Time,
-        id: TransferId,
-        runs: Range<u32>,
-    ) -> Option<Ended> {
+    pub(crate) fn landed(&mut self, now: Time, id: TransferId, runs: Range<u32>) -> Option<Ended> {
         let transfer = self.open.get_mut(&id)?;
         // An unbounded set never refuses.
         let _ = transfer.landed.insert(u64::from(runs.start), runs.len() as u64);
@@ -372,7 +367,10 @@ impl Outbound {
         let runs = header.first_run..header.first_run + header.runs;
         let total = transfer.plan.len() as u32;
         if transfer.op != TransferOp::Read || header.total_runs != total || runs.end > total {
-            return Err(Violation::Unexpected { message: "READ data", why: "no READ has these runs" });
+            return Err(Violation::Unexpected {
+                message: "READ data",
+                why: "no READ has these runs",
+            });
         }
         if transfer.landed.contains_range(u64::from(runs.start), u64::from(header.runs)) {
             return Ok(None);
@@ -394,7 +392,10 @@ impl Outbound {
             landing.spans.push(LocalSpan { region, len: run.len, offset: run.local_offset });
         }
         if bytes != u64::from(header.payload_len) {
-            return Err(Violation::Unexpected { message: "READ data", why: "its length is not its runs'" });
+            return Err(Violation::Unexpected {
+                message: "READ data",
+                why: "its length is not its runs'",
+            });
         }
         landing.gates.push(Arc::clone(&transfer.gate));
         // The gate closes when the transfer ends, by its deadline at the latest; the expiry holds
@@ -407,8 +408,7 @@ impl Outbound {
     pub(crate) fn received(&mut self, now: Time, header: &FrameHeader) -> Option<Ended> {
         let id = header.transfer;
         let transfer = self.open.get_mut(&id)?;
-        let inserted =
-            transfer.landed.insert(u64::from(header.first_run), u64::from(header.runs));
+        let inserted = transfer.landed.insert(u64::from(header.first_run), u64::from(header.runs));
         transfer.progress(now);
         self.forget_asked(id, inserted.unwrap_or(0) as u32);
         self.requeue_reads();
@@ -426,8 +426,7 @@ impl Outbound {
             .filter(|(_, transfer)| transfer.deadline <= now)
             .map(|(id, transfer)| (*id, transfer.deadline_cause()))
             .collect();
-        let ended =
-            late.into_iter().filter_map(|(id, cause)| self.end(id, Err(cause))).collect();
+        let ended = late.into_iter().filter_map(|(id, cause)| self.end(id, Err(cause))).collect();
         self.next_check =
             self.open.values().map(|transfer| transfer.deadline).min().unwrap_or(Time::NEVER);
         ended
@@ -493,11 +492,12 @@ impl Outbound {
         let waiting = |transfer: &Transfer| {
             transfer.op == TransferOp::Read && !transfer.queued && !transfer.pending.is_empty()
         };
-        let ids: Vec<TransferId> =
-            self.open.range(TransferId(TransferId::READ)..)
-                .filter(|(_, transfer)| waiting(transfer))
-                .map(|(id, _)| *id)
-                .collect();
+        let ids: Vec<TransferId> = self
+            .open
+            .range(TransferId(TransferId::READ)..)
+            .filter(|(_, transfer)| waiting(transfer))
+            .map(|(id, _)| *id)
+            .collect();
         ids.into_iter().for_each(|id| self.enqueue(id));
     }
 

@@ -15,7 +15,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::error::{Cause, HandshakeError, LaneError, LaneLoss, Refusal, Resource, Side, Violation};
+use crate::error::{
+    Cause, HandshakeError, LaneError, LaneLoss, Refusal, Resource, Side, Violation,
+};
 use crate::id::{
     Association, EngineId, GrantId, Incarnation, LaneId, NotificationId, SessionKey, TransferId,
 };
@@ -28,9 +30,7 @@ use crate::proto::id_set::IdSet;
 use crate::proto::inbound::Inbound;
 use crate::proto::lanes::{Lanes, Sent};
 use crate::proto::notify::{Delivery, NotifyReceiver, NotifySender};
-use crate::proto::outbound::{
-    Deadline, Ended, Outbound, Target, TransferOp, TransferReport,
-};
+use crate::proto::outbound::{Deadline, Ended, Outbound, Target, TransferOp, TransferReport};
 use crate::proto::remote::RemoteRegions;
 use crate::proto::stream::ControlStream;
 use crate::region::{Gate, Region, Registry, Slots};
@@ -276,7 +276,12 @@ impl LaneOpener {
 impl Peer {
     /// A peer of which nothing is known yet. `own` must be random. `waker` is called when a fence
     /// has drained, which [`Peer::handle_timeout`] then tells the peer.
-    pub fn new(config: PeerConfig, registry: Arc<Registry>, own: Association, waker: Waker) -> Self {
+    pub fn new(
+        config: PeerConfig,
+        registry: Arc<Registry>,
+        own: Association,
+        waker: Waker,
+    ) -> Self {
         Self {
             budget: Budget::new(config.memory),
             notify_receiver: NotifyReceiver::new(config.notification_window),

@@ -119,8 +119,7 @@ impl ControlStream {
 
     /// Whether [`Self::poll`] has something.
     pub(crate) fn has_output(&self) -> bool {
-        !self.urgent.is_empty()
-            || (self.resumed && (self.unsent > 0 || self.received > self.told))
+        !self.urgent.is_empty() || (self.resumed && (self.unsent > 0 || self.received > self.told))
     }
 
     /// The next bytes for the connection.

@@ -67,11 +67,7 @@ impl LaneReceiver {
     ///
     /// # Errors
     /// The peer broke the protocol.
-    pub(crate) fn step(
-        &mut self,
-        place: &mut impl Place,
-        limit: usize,
-    ) -> Result<bool, Violation> {
+    pub(crate) fn step(&mut self, place: &mut impl Place, limit: usize) -> Result<bool, Violation> {
         match self.stage {
             Stage::Header => {
                 if !self.fill(place, FRAME_HEADER_LEN) {

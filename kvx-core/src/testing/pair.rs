@@ -114,7 +114,11 @@ impl Pair {
     /// Moves everything until nothing moves any more.
     pub fn settle(&mut self) {
         let mut moves = 0;
-        while self.settle_control() | self.open_lanes() | self.carry(0) | self.carry(1) | self.wake()
+        while self.settle_control()
+            | self.open_lanes()
+            | self.carry(0)
+            | self.carry(1)
+            | self.wake()
         {
             moves += 1;
             assert!(moves < 100_000, "the peers do not come to rest");
@@ -220,8 +224,7 @@ impl Side {
         let registry = Arc::new(Registry::new());
         let woken = Arc::new(Woken::default());
         let own = Association(u64::from(number) << 32 | 1);
-        let peer =
-            Peer::new(config, Arc::clone(&registry), own, Waker::from(Arc::clone(&woken)));
+        let peer = Peer::new(config, Arc::clone(&registry), own, Waker::from(Arc::clone(&woken)));
         Self {
             peer,
             registry,

@@ -52,7 +52,8 @@ fn a_read_is_done_when_every_byte_is_here() {
 #[test]
 fn many_transfers_share_the_lanes_and_all_end() {
     let mut scene = scene();
-    let ids: Vec<_> = (0..20).map(|i| if i % 3 == 0 { scene.read() } else { scene.write() }).collect();
+    let ids: Vec<_> =
+        (0..20).map(|i| if i % 3 == 0 { scene.read() } else { scene.write() }).collect();
     scene.pair.settle();
     let mut ended: Vec<_> = scene.ends().into_iter().map(|(id, end)| (id, end.is_ok())).collect();
     ended.sort();
@@ -115,9 +116,15 @@ fn fenced_waits_for_the_system_call_in_progress() {
     let now = scene.pair.now;
     let frame = scene.pair.sides[0].peer.next_frame(now, lane).unwrap();
     let kvx_core::transport::OutFrame::Write(frame) = frame else { panic!("{frame:?}") };
-    let table: Vec<_> = frame.plan.runs(0..frame.header.runs as usize).map(|run| {
-        kvx_core::wire::WireSpan { slot: frame.slots[0], len: run.len, offset: run.remote_offset }
-    }).collect();
+    let table: Vec<_> = frame
+        .plan
+        .runs(0..frame.header.runs as usize)
+        .map(|run| kvx_core::wire::WireSpan {
+            slot: frame.slots[0],
+            len: run.len,
+            offset: run.remote_offset,
+        })
+        .collect();
     let mut landing = Landing::default();
     let owner = &mut scene.pair.sides[1].peer;
     owner.handle_frame(now, lane, &frame.header, &table, &mut landing).unwrap();

@@ -57,7 +57,10 @@ fn a_slot_that_was_never_given_out_is_refused() {
     let before = scene.target_bytes();
     let frame = header(&scene, 100, None);
     assert_eq!(answer(frame, span(Slot(7), 0), &mut scene), Err(Refusal::UnknownSlot));
-    assert_eq!(answer(header(&scene, 101, None), span(slot, 4088), &mut scene), Err(Refusal::OutOfBounds));
+    assert_eq!(
+        answer(header(&scene, 101, None), span(slot, 4088), &mut scene),
+        Err(Refusal::OutOfBounds)
+    );
     let wild = answer(header(&scene, 102, None), span(slot, u64::MAX), &mut scene);
     assert_eq!(wild, Err(Refusal::OutOfBounds));
     assert_eq!(answer(header(&scene, 103, None), span(slot, 4080), &mut scene), Ok(()));
@@ -113,10 +116,9 @@ fn frames_that_contradict_each_other_are_refused() {
 
 #[test]
 fn a_region_without_the_right_is_refused() {
-    for (rights, op) in [
-        (Rights::REMOTE_READ, TransferOp::Write),
-        (Rights::REMOTE_WRITE, TransferOp::Read),
-    ] {
+    for (rights, op) in
+        [(Rights::REMOTE_READ, TransferOp::Write), (Rights::REMOTE_WRITE, TransferOp::Read)]
+    {
         let mut scene = scene();
         let (region, _) = scene.pair.sides[1].register(4096, 1, rights);
         scene.pair.sides[0].peer.learn_regions([(region.id, region.key.clone())]);
@@ -149,7 +151,10 @@ fn a_region_that_was_deregistered_is_refused() {
     let frame = header(&scene, 100, None);
     assert_eq!(answer(frame, span(slot, 0), &mut scene), Err(Refusal::RegionClosed));
     scene.pair.sides[1].peer.close_region(region);
-    assert_eq!(answer(header(&scene, 101, None), span(slot, 0), &mut scene), Err(Refusal::RegionClosed));
+    assert_eq!(
+        answer(header(&scene, 101, None), span(slot, 0), &mut scene),
+        Err(Refusal::RegionClosed)
+    );
 }
 
 #[test]

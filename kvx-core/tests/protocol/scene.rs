@@ -9,7 +9,9 @@ use bytes::Bytes;
 use kvx_core::error::Cause;
 use kvx_core::id::TransferId;
 use kvx_core::plan::{Plan, PlanOptions, Span, Spans};
-use kvx_core::proto::{Deadline, Delivery, Event, PeerConfig, Post, Target, TransferOp, TransferReport};
+use kvx_core::proto::{
+    Deadline, Delivery, Event, PeerConfig, Post, Target, TransferOp, TransferReport,
+};
 use kvx_core::region::{Region, Rights};
 use kvx_core::testing::{Pair, Segment};
 

@@ -59,13 +59,15 @@ impl Peer {
             return Ok(Admission::Discard);
         }
         if !header.flags.is_empty() {
-            return Err(Violation::Unexpected { message: "a frame", why: "its flags were not agreed on" });
+            return Err(Violation::Unexpected {
+                message: "a frame",
+                why: "its flags were not agreed on",
+            });
         }
         match header.kind {
             FrameKind::Write => self.handle_write(now, lane, header, table, landing),
             FrameKind::ReadRequest => {
-                let taken =
-                    self.inbound.request(now, header, table, &self.slots, &mut self.budget);
+                let taken = self.inbound.request(now, header, table, &self.slots, &mut self.budget);
                 match taken {
                     Ok(()) => self.count_processed(lane),
                     Err(refusal) => self.refuse(lane, header.transfer, refusal),

@@ -86,13 +86,8 @@ impl Peer {
             Message::Notify { after, more, bytes } => {
                 let inbound = &self.inbound;
                 let standing = |transfer| inbound.standing(transfer);
-                let due = self.notify_receiver.receive(
-                    after,
-                    more,
-                    bytes,
-                    standing,
-                    &mut self.budget,
-                )?;
+                let due =
+                    self.notify_receiver.receive(after, more, bytes, standing, &mut self.budget)?;
                 self.events.extend(due.map(Event::Notification));
             }
             Message::NotificationCredit { consumed } => self.notify_sender.credit(consumed)?,
@@ -184,12 +179,7 @@ impl Peer {
     }
 
     /// The peer has stopped a lane and says what it has dealt with.
-    fn retire_lane(
-        &mut self,
-        now: Time,
-        lane: LaneId,
-        processed: u64,
-    ) -> Result<(), Violation> {
+    fn retire_lane(&mut self, now: Time, lane: LaneId, processed: u64) -> Result<(), Violation> {
         let Some(ledger) = self.lanes.get(lane) else {
             // It never opened here, and must not any more.
             self.opener.bar(lane)?;

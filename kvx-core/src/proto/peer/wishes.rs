@@ -237,7 +237,8 @@ impl Peer {
         by_receiver: bool,
         reason: &str,
     ) {
-        let end = (0..=reason.len().min(MAX_REASON)).rev().find(|end| reason.is_char_boundary(*end));
+        let end =
+            (0..=reason.len().min(MAX_REASON)).rev().find(|end| reason.is_char_boundary(*end));
         let reason = reason[..end.unwrap_or(0)].to_owned();
         self.stream.send(Message::SessionAbort { session, grant, by_receiver, reason });
     }

@@ -42,9 +42,8 @@ impl Pair {
         end.sender.begin(frame);
         let mut sent = Vec::new();
         while end.sender.is_busy() {
-            let read = |region: &Region, span: LocalSpan| {
-                side.memory.span(&*region.memory, span).to_vec()
-            };
+            let read =
+                |region: &Region, span: LocalSpan| side.memory.span(&*region.memory, span).to_vec();
             match end.sender.step(CALL, read) {
                 Ok(bytes) => sent.extend(bytes),
                 Err(cause) => {
