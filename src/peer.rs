@@ -33,6 +33,8 @@ pub(crate) use events::when_drained;
 
 /// What a transfer's waiter is told.
 pub(crate) type TransferDone = Completion<Result<TransferReport, Error>>;
+/// What the asker of a directory is told.
+pub(crate) type AnswerDone = Completion<Result<Option<DirectoryEntry>, Error>>;
 /// What a notification's waiter is told.
 pub(crate) type NotificationDone = Completion<Result<(), Error>>;
 
@@ -64,7 +66,7 @@ pub(crate) struct Core {
     notifications: HashMap<NotificationId, Arc<NotificationDone>>,
     pub(crate) receivers: HashMap<GrantId, Arc<ReceiverState>>,
     pub(crate) senders: BTreeMap<GrantId, Arc<SenderState>>,
-    questions: HashMap<u64, Arc<Completion<Result<Option<DirectoryEntry>, Error>>>>,
+    questions: HashMap<u64, Arc<AnswerDone>>,
     last_question: u64,
     connection: Option<Connection>,
     /// Told when the peer is ready for the first time, or dead.
@@ -382,9 +384,7 @@ impl Core {
     }
 
     /// Asks the peer's directory.
-    pub(crate) fn expect_answer(
-        &mut self,
-    ) -> (u64, Arc<Completion<Result<Option<DirectoryEntry>, Error>>>) {
+    pub(crate) fn expect_answer(&mut self) -> (u64, Arc<AnswerDone>) {
         self.last_question += 1;
         let done = Completion::new();
         self.questions.insert(self.last_question, Arc::clone(&done));

@@ -42,7 +42,8 @@ pub struct NotificationId(pub u64);
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct GrantId(pub u64);
 
-/// A lane between two engines, counted upward from 1 by the side that dials it.
+/// A lane between two engines, named by the side that dials it: counted upward, even from the side
+/// with the smaller association, odd from the other.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct LaneId(pub u32);
 

@@ -58,10 +58,10 @@ pub(crate) async fn listen(shared: Weak<Shared>, listener: TcpListener) {
 
 fn admit_stranger(shared: &Arc<Shared>, stream: TcpStream, from: SocketAddr) {
     let mut pending = shared.doorkeeper.pending.lock().unwrap_or_else(PoisonError::into_inner);
-    if pending.handshakes.len() >= MAX_HANDSHAKES {
-        if let Some((_, oldest)) = pending.handshakes.pop_front() {
-            oldest.abort();
-        }
+    if pending.handshakes.len() >= MAX_HANDSHAKES
+        && let Some((_, oldest)) = pending.handshakes.pop_front()
+    {
+        oldest.abort();
     }
     pending.last += 1;
     let number = pending.last;
@@ -128,7 +128,7 @@ async fn greet_control(
     let local = &shared.identity;
     let now = clock::now();
     let ListenerReply { listener, bytes } =
-        Listener::new(local, &shared.auth, bytes, hello, nonce, now)?;
+        Listener::answer(local, &shared.auth, bytes, hello, nonce, now)?;
     let (engine, incarnation) = listener.claimed();
     let incoming = Incoming { engine, incarnation, address: from.ip() };
     verdict(shared, incoming)?;

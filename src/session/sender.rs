@@ -36,7 +36,7 @@ pub struct Granted {
 }
 
 /// What a finished session has moved.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Sent {
     /// Bytes that are in the receiver's memory.
     pub bytes: u64,
@@ -75,12 +75,6 @@ struct GrantedRoad {
     map: BlockMap,
     tokens: u32,
     blocks: Vec<u32>,
-}
-
-impl Default for Sent {
-    fn default() -> Self {
-        Self { bytes: 0, runs: 0 }
-    }
 }
 
 impl Engine {

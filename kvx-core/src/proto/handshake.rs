@@ -13,10 +13,13 @@ use crate::proto::clock::ClockSample;
 use crate::time::Time;
 use crate::transport::TransportOffer;
 use crate::wire::handshake::{
-    AuthMethod, Confirm, Features, HandshakeMessage, Hello, Identity, LaneChallenge, LaneHello,
-    LaneProof, Nonce, Reject, Welcome, without_mac,
+    Confirm, Features, HandshakeMessage, Hello, Identity, LaneChallenge, LaneHello, LaneProof,
+    Nonce, Reject, Welcome, without_mac,
 };
-use crate::wire::{VERSION, VERSION_MIN};
+use crate::wire::{VERSION, VERSION_MIN, WireError};
+
+/// The features that this version has.
+const FEATURES: Features = Features::empty();
 
 /// What this engine says of itself in handshakes.
 #[derive(Clone, Debug)]
@@ -106,7 +109,7 @@ impl Dialer {
         let hello = HandshakeMessage::Hello(Hello {
             version_min: VERSION_MIN,
             version_max: VERSION,
-            features: Features::empty(),
+            features: FEATURES,
             auth: auth.method(),
             identity: local.at(now),
             expected,
@@ -141,6 +144,10 @@ impl Dialer {
         if !(VERSION_MIN..=VERSION).contains(&welcome.version) {
             return Err(version_error(welcome.version, welcome.version));
         }
+        if !FEATURES.contains(welcome.features) {
+            let value = welcome.features.bits();
+            return Err(WireError::Value { what: "features", value }.into());
+        }
         let found = welcome.identity.engine;
         if found == self.own {
             return Err(HandshakeError::SameEngine);
@@ -165,8 +172,8 @@ impl Listener {
     /// Answers a Hello (its whole bytes, and what they decode to).
     ///
     /// # Errors
-    /// Why the dialer is turned away; [`reject`] makes the answer.
-    pub fn new(
+    /// Why the dialer is turned away; a [`Reject`] carries it.
+    pub fn answer(
         local: &LocalIdentity,
         auth: &Auth,
         bytes: &[u8],
@@ -178,7 +185,7 @@ impl Listener {
             return Err(version_error(hello.version_min, hello.version_max));
         }
         if hello.auth != auth.method() {
-            let (ours, theirs) = (method_name(auth.method()), method_name(hello.auth));
+            let (ours, theirs) = (auth.method().name(), hello.auth.name());
             return Err(HandshakeError::Method { ours, theirs });
         }
         if let Some(expected) = hello.expected.filter(|expected| *expected != local.engine) {
@@ -187,7 +194,7 @@ impl Listener {
         if hello.identity.engine == local.engine {
             return Err(HandshakeError::SameEngine);
         }
-        let features = hello.features & Features::empty();
+        let features = hello.features & FEATURES;
         let mut welcome = Welcome {
             version: VERSION.min(hello.version_max),
             features,
@@ -322,11 +329,4 @@ impl LaneListener {
 
 fn version_error(theirs_min: u16, theirs_max: u16) -> HandshakeError {
     HandshakeError::Version { ours_min: VERSION_MIN, ours_max: VERSION, theirs_min, theirs_max }
-}
-
-fn method_name(method: AuthMethod) -> &'static str {
-    match method {
-        AuthMethod::Insecure => "insecure",
-        AuthMethod::SharedKey => "shared auth key",
-    }
 }

@@ -46,6 +46,13 @@ pub(crate) struct Inbound {
     fencing: Vec<(TransferId, Arc<Gate>)>,
 }
 
+/// What the peer may touch: regions whose keys it has shown, and blocks that it was granted.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Allowed<'a> {
+    pub(crate) slots: &'a Slots,
+    pub(crate) grants: &'a Grants,
+}
+
 /// A WRITE of which runs have come.
 #[derive(Debug)]
 struct Write {
@@ -94,8 +101,7 @@ impl Inbound {
         now: Time,
         header: &FrameHeader,
         table: &[WireSpan],
-        slots: &Slots,
-        grants: &Grants,
+        allowed: Allowed<'_>,
         budget: &mut Budget,
         landing: &mut Landing,
     ) -> Result<bool, Refusal> {
@@ -105,7 +111,7 @@ impl Inbound {
         if now >= header.expiry {
             return Err(Refusal::Expired);
         }
-        self.place(header, table, slots, grants, landing)?;
+        place(header, table, allowed, landing)?;
         let write = match self.writes.entry(header.transfer) {
             std::collections::btree_map::Entry::Occupied(entry) => entry.into_mut(),
             std::collections::btree_map::Entry::Vacant(entry) => {
@@ -295,31 +301,6 @@ impl Inbound {
         *self = Self::new();
     }
 
-    /// Checks the places of a WRITE frame.
-    fn place(
-        &self,
-        header: &FrameHeader,
-        table: &[WireSpan],
-        slots: &Slots,
-        grants: &Grants,
-        landing: &mut Landing,
-    ) -> Result<(), Refusal> {
-        let Some(grant) = header.grant else {
-            return table
-                .iter()
-                .try_for_each(|span| place_span(span, Rights::REMOTE_WRITE, true, slots, landing));
-        };
-        let grant = grants.given(grant).ok_or(Refusal::NotGranted)?;
-        for span in table {
-            if !grant.covers(span) {
-                return Err(Refusal::NotGranted);
-            }
-            place_span(span, Rights::empty(), false, slots, landing)?;
-        }
-        landing.gates.push(Arc::clone(grant.gate()));
-        Ok(())
-    }
-
     fn close(
         &mut self,
         transfer: TransferId,
@@ -365,6 +346,29 @@ impl Inbound {
         self.answer_spans -= dropped;
         self.answers.retain(|answer| answer.header.transfer != transfer);
     }
+}
+
+/// Checks the places of a WRITE frame, and lists them.
+fn place(
+    header: &FrameHeader,
+    table: &[WireSpan],
+    Allowed { slots, grants }: Allowed<'_>,
+    landing: &mut Landing,
+) -> Result<(), Refusal> {
+    let Some(grant) = header.grant else {
+        return table
+            .iter()
+            .try_for_each(|span| place_span(span, Rights::REMOTE_WRITE, true, slots, landing));
+    };
+    let grant = grants.given(grant).ok_or(Refusal::NotGranted)?;
+    for span in table {
+        if !grant.covers(span) {
+            return Err(Refusal::NotGranted);
+        }
+        place_span(span, Rights::empty(), false, slots, landing)?;
+    }
+    landing.gates.push(Arc::clone(grant.gate()));
+    Ok(())
 }
 
 fn answer_cost(runs: u32) -> u64 {

@@ -177,7 +177,7 @@ impl Outbound {
             local: new.local,
             slots: new.slots,
             grant: new.grant,
-            pending: VecDeque::from([0..runs]),
+            pending: std::iter::once(0..runs).collect(),
             landed: IdSet::new(usize::MAX),
             asked: 0,
             gate: Arc::new(Gate::new()),

@@ -439,7 +439,11 @@ impl Peer {
         lane: LaneId,
     ) -> Result<(), HandshakeError> {
         let known = self.own == own && self.theirs == Some(theirs);
-        if !known || self.dead.is_some() || self.opener.dialing {
+        if !known
+            || lane.0 & 1 != self.lane_parity(false)
+            || self.dead.is_some()
+            || self.opener.dialing
+        {
             return Err(HandshakeError::NoControl);
         }
         if self.opener.is_taken(lane) || self.lanes.contains(lane) {
@@ -495,6 +499,13 @@ impl Peer {
         self.open_lanes(now);
     }
 
+    /// The last bit of the names of lanes that this side dials, or the other: either side may come
+    /// to dial in the life of a pair, and a name is never used twice.
+    fn lane_parity(&self, dialed_here: bool) -> u32 {
+        let above = self.theirs.is_some_and(|theirs| self.own > theirs);
+        u32::from(above == dialed_here)
+    }
+
     /// Asks for the lanes that are missing.
     fn open_lanes(&mut self, now: Time) {
         if now < self.opener.retry_at {
@@ -502,7 +513,7 @@ impl Peer {
         }
         for _ in 0..self.missing_lanes() {
             self.opener.last += 1;
-            let lane = LaneId(self.opener.last);
+            let lane = LaneId(self.opener.last << 1 | self.lane_parity(true));
             self.opener.opening.push(lane);
             self.events.push_back(Event::OpenLane(lane));
         }

@@ -2,7 +2,7 @@
 
 use crate::error::{Cause, Refusal, Violation};
 use crate::id::{LaneId, TransferId};
-use crate::proto::inbound::Completed;
+use crate::proto::inbound::{Allowed, Completed};
 use crate::proto::lanes::Sent;
 use crate::proto::peer::{Event, Peer};
 use crate::time::Time;
@@ -158,15 +158,8 @@ impl Peer {
         if header.transfer.is_read() {
             return Err(Violation::Unexpected { message: "WRITE", why: "its id is a READ's" });
         }
-        let admitted = self.inbound.admit(
-            now,
-            header,
-            table,
-            &self.slots,
-            &self.grants,
-            &mut self.budget,
-            landing,
-        );
+        let allowed = Allowed { slots: &self.slots, grants: &self.grants };
+        let admitted = self.inbound.admit(now, header, table, allowed, &mut self.budget, landing);
         match admitted {
             Ok(true) => Ok(Admission::Land),
             Ok(false) => {
