@@ -25,6 +25,11 @@ mod random;
 mod region;
 mod session;
 
+/// Compiles and runs the README's example.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
+
 pub use completion::Operation;
 pub use config::Config;
 pub use engine::Engine;
