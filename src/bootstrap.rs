@@ -7,4 +7,4 @@ mod dial;
 mod stream;
 
 pub(crate) use accept::{Doorkeeper, listen};
-pub(crate) use dial::{connect, spawn_dial, spawn_lane};
+pub(crate) use dial::{Connects, connect, spawn_dial, spawn_lane};

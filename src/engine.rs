@@ -20,7 +20,7 @@ use tokio::runtime::Handle;
 use tokio::sync::Notify;
 
 use crate::auth;
-use crate::bootstrap::{self, Doorkeeper};
+use crate::bootstrap::{self, Connects, Doorkeeper};
 use crate::completion::{Completion, Operation};
 use crate::config::Config;
 use crate::discovery::Directory;
@@ -75,6 +75,8 @@ pub(crate) struct Shared {
     pub(crate) directory: Directory,
     peer_config: PeerConfig,
     peers: Mutex<HashMap<EngineId, Arc<Link>>>,
+    /// Dials to addresses of which it is not known yet who is there.
+    pub(crate) connects: Connects,
     local_addr: SocketAddr,
     closed: AtomicBool,
     /// The process that built the engine: its threads are not in a forked child.
@@ -244,26 +246,11 @@ impl Engine {
             Ok(addresses) => addresses.collect(),
             Err(error) => return Operation::done(Err(failed(Cause::io("resolve", error)))),
         };
+        let linked = bootstrap::connect(&shared, label, addresses);
         let done = Completion::new();
-        let linked = Completion::new();
         let (engine, answer) = (self.clone(), Arc::clone(&done));
-        let deadline = shared.deadline.progress;
-        let late = failed(Cause::Deadline { after: deadline, total: true });
-        shared.runtime.spawn(bootstrap::connect(
-            Arc::clone(&shared),
-            label.clone(),
-            addresses,
-            Arc::clone(&linked),
-        ));
         shared.runtime.spawn(async move {
-            let waiting = Operation::new(Arc::clone(&linked));
-            let outcome = tokio::time::timeout(deadline, waiting).await;
-            let outcome = outcome.unwrap_or_else(|_| {
-                // Ends the dialing.
-                linked.set(Err(late.clone()));
-                Err(late)
-            });
-            answer.set(outcome.map(|link: Arc<Link>| Peer::new(engine, link, Vec::new())));
+            answer.set(linked.await.map(|link| Peer::new(engine, link, Vec::new())));
         });
         Operation::new(done)
     }
@@ -486,6 +473,7 @@ fn build(config: Config, transports: Vec<Arc<dyn Transport>>) -> Result<Engine, 
         directory: Directory::new(),
         peer_config,
         peers: Mutex::new(HashMap::new()),
+        connects: Connects::default(),
         local_addr,
         closed: AtomicBool::new(false),
         process: std::process::id(),
@@ -509,6 +497,9 @@ fn build(config: Config, transports: Vec<Arc<dyn Transport>>) -> Result<Engine, 
             });
         })
         .map_err(|error| Cause::io("start the control thread", error))?;
+    for unknown in config.unknown_variables() {
+        tracing::warn!(%unknown, "variable is not known");
+    }
     tracing::info!(name = %shared.identity.name, addr = %local_addr, "engine is up");
     Ok(Engine { owner: Arc::new(Owner { shared, control: Mutex::new(Some(control)) }) })
 }

@@ -30,6 +30,7 @@ use crate::session::{ReceiverState, SenderState};
 
 pub(crate) use driver::drive;
 pub(crate) use events::when_drained;
+pub(crate) use lanes::LaneOpenError;
 
 /// What a transfer's waiter is told.
 pub(crate) type TransferDone = Completion<Result<TransferReport, Error>>;
@@ -243,6 +244,14 @@ impl Link {
 
     pub(crate) fn addresses(&self) -> Vec<SocketAddr> {
         self.addresses.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Whether this is the live peer at one of these addresses, as dialed from here.
+    pub(crate) fn is_at(&self, addresses: &[SocketAddr]) -> bool {
+        let core = self.lock();
+        let dialed = core.connection.as_ref().filter(|connection| connection.dialed_here);
+        core.protocol.is_alive()
+            && dialed.is_some_and(|connection| addresses.contains(&connection.from))
     }
 
     pub(crate) fn set_addresses(&self, addresses: Vec<SocketAddr>) {

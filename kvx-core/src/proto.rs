@@ -35,7 +35,7 @@ mod rooms;
 mod stream;
 
 pub use auth::{Auth, AuthKey, SessionSecret};
-pub use book::{Incoming, Known, Verdict, admit};
+pub use book::{Incoming, Known, Verdict, admit, keeps};
 pub use clock::ClockSample;
 pub use grants::{GrantPlan, GrantReceived};
 pub use handshake::{

@@ -5,8 +5,10 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
-use kvx_core::error::{HandshakeError, PeerName};
-use kvx_core::proto::{Incoming, LaneListener, Listener, ListenerReply, Verdict, admit};
+use kvx_core::error::{Cause, HandshakeError, PeerName};
+use kvx_core::proto::{
+    Established, Incoming, LaneListener, Listener, ListenerReply, Verdict, admit,
+};
 use kvx_core::transport::{LaneOpen, TransportKind};
 use kvx_core::wire::handshake::{HandshakeMessage, Hello, LaneHello};
 use tokio::net::{TcpListener, TcpStream};
@@ -123,7 +125,7 @@ async fn greet_control(
     from: SocketAddr,
     bytes: &[u8],
     hello: Hello,
-) -> Result<(Arc<Link>, kvx_core::proto::Established), HandshakeError> {
+) -> Result<(Arc<Link>, Established), HandshakeError> {
     let nonce = random::bytes().map_err(|_| HandshakeError::Busy)?;
     let local = &shared.identity;
     let now = clock::now();
@@ -137,28 +139,20 @@ async fn greet_control(
     let established = listener.handle_confirm(clock::now(), &message)?;
     // What was said before the proof may not hold any more.
     let mut peers = shared.peers();
-    let link = match verdict_of(shared, peers.get(&engine), incoming)? {
-        Verdict::Continue => peers.get(&engine).cloned(),
-        Verdict::New => None,
-        Verdict::Supersede => {
-            let old = peers.remove(&engine);
-            drop(peers);
-            if let Some(old) = old {
-                old.kill(kvx_core::error::Cause::PeerRestarted);
-            }
-            peers = shared.peers();
-            None
-        }
-    };
-    let link = match link {
-        Some(link) => link,
-        None => {
-            let name = PeerName::verified(from.to_string(), engine);
-            let link = shared.new_link(name).map_err(|_| HandshakeError::Busy)?;
-            peers.insert(engine, Arc::clone(&link));
-            link
-        }
-    };
+    let verdict = verdict_of(shared, peers.get(&engine), incoming)?;
+    if verdict == Verdict::Continue
+        && let Some(link) = peers.get(&engine).cloned()
+    {
+        return Ok((link, established));
+    }
+    let old = peers.remove(&engine);
+    drop(peers);
+    if let Some(old) = old {
+        old.kill(Cause::PeerRestarted);
+    }
+    let name = PeerName::verified(from.to_string(), engine);
+    let link = shared.new_link(name).map_err(|_| HandshakeError::Busy)?;
+    shared.peers().insert(engine, Arc::clone(&link));
     Ok((link, established))
 }
 
@@ -174,12 +168,15 @@ fn verdict_of(
     let known = link.and_then(|link| link.known());
     let dialing = link.is_some_and(|link| link.lock().dialing);
     let own = shared.identity.engine;
-    let now = clock::now();
-    let verdict = admit(own, known, incoming, dialing, &shared.auth, now)?;
-    // A peer that the user's metadata named, and that was never heard of, is known without being
-    // known to the rule above.
-    let unheard = verdict == Verdict::New && link.is_some();
-    Ok(if unheard { Verdict::Continue } else { verdict })
+    let verdict = admit(own, known, incoming, dialing, &shared.auth, clock::now())?;
+    // A peer that the user's metadata names, and that was never heard of, is not known to the rule
+    // above. It continues in the life that the metadata speaks of; another life is another peer.
+    let named = link.filter(|_| verdict == Verdict::New).map(|link| link.life());
+    Ok(match named {
+        Some(life) if life.is_none_or(|life| life == incoming.incarnation) => Verdict::Continue,
+        Some(_) => Verdict::Supersede,
+        None => verdict,
+    })
 }
 
 async fn greet_lane(

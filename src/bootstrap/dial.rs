@@ -1,21 +1,22 @@
 //! The dialing side: control connections to a peer's addresses, and the lanes beside them.
 
+use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use kvx_core::error::{Cause, Error, HandshakeError, Operation, PeerName};
+use kvx_core::error::{Cause, Error, HandshakeError, Operation as Doing, PeerName};
 use kvx_core::id::{EngineId, LaneId};
-use kvx_core::proto::{Dialer, Established, LaneDialer};
+use kvx_core::proto::{Dialer, Established, LaneDialer, keeps};
 use kvx_core::transport::LaneOpen;
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
 use super::{control, stream};
 use crate::clock;
-use crate::completion::Completion;
+use crate::completion::{Completion, Operation};
 use crate::engine::Shared;
-use crate::peer::Link;
+use crate::peer::{LaneOpenError, Link};
 use crate::random;
 
 /// The next candidate address is tried when the one before has not answered for this long
@@ -63,42 +64,80 @@ pub(crate) fn spawn_dial(link: Arc<Link>) {
     });
 }
 
-/// Connects to whoever is at one of these addresses; the link to it is ready when `done` is told.
-pub(crate) async fn connect(
-    shared: Arc<Shared>,
+/// Dials under way by address, so that those who want the same share one.
+#[derive(Debug, Default)]
+pub(crate) struct Connects(Mutex<HashMap<Vec<SocketAddr>, Operation<Arc<Link>>>>);
+
+/// Connects to whoever is at one of these addresses, or finds the live peer that is. Ends by the
+/// engine's deadline.
+pub(crate) fn connect(
+    shared: &Arc<Shared>,
     label: PeerName,
     addresses: Vec<SocketAddr>,
-    done: Arc<Completion<Result<Arc<Link>, Error>>>,
-) {
-    let failed = |cause: Cause| Error::new(Operation::Connect, cause).with_peer(label.clone());
+) -> Operation<Arc<Link>> {
+    let done = Completion::new();
+    let operation = Operation::new(Arc::clone(&done));
+    let known = shared.peers().values().find(|link| link.is_at(&addresses)).cloned();
+    if let Some(link) = known {
+        let runtime = shared.runtime.clone();
+        runtime.spawn(async move { done.set(when_ready(link).await) });
+        return operation;
+    }
+    let mut connects = shared.connects.0.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(under_way) = connects.get(&addresses) {
+        return under_way.clone();
+    }
+    connects.insert(addresses.clone(), operation.clone());
+    drop(connects);
+    let guest = Arc::clone(shared);
+    shared.runtime.spawn(async move {
+        let after = guest.deadline.progress;
+        let mut last = None;
+        let road = find_road(&guest, &label, &addresses, &mut last);
+        let outcome = tokio::time::timeout(after, road).await;
+        let outcome = outcome.unwrap_or_else(|_| {
+            // What stood in the way says more than that time is up.
+            let cause = last.unwrap_or(Cause::Deadline { after, total: true });
+            Err(Error::new(Doing::Connect, cause).with_peer(label))
+        });
+        guest.connects.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&addresses);
+        done.set(outcome);
+    });
+    operation
+}
+
+/// Dials until someone answers for good. `last` is why the last dial failed.
+async fn find_road(
+    shared: &Arc<Shared>,
+    label: &PeerName,
+    addresses: &[SocketAddr],
+    last: &mut Option<Cause>,
+) -> Result<Arc<Link>, Error> {
+    let failed = |cause: Cause| Error::new(Doing::Connect, cause).with_peer(label.clone());
     let mut pause = Duration::from_millis(20);
-    // The engine's answer may be "not now": another connection of the pair is on its way.
-    let link = loop {
-        match dial(&shared, addresses.clone(), None).await {
-            Ok(connection) => match adopt(&shared, connection, &addresses) {
-                Ok(link) => break link,
-                Err(cause) => return done.set(Err(failed(cause))),
-            },
+    loop {
+        match dial(shared, addresses.to_vec(), None).await {
+            Ok(connection) => {
+                *last = None;
+                return when_ready(adopt(shared, connection, addresses).map_err(failed)?).await;
+            }
             Err(DialError::Refused(error)) if !is_temporary(&error) => {
-                return done.set(Err(failed(error.into())));
+                return Err(failed(error.into()));
             }
             Err(error) => {
                 tracing::debug!(peer = %label, %error, "dial failed");
-                if done.is_set() {
-                    return;
-                }
+                *last = Some(error.into_cause(label));
                 tokio::time::sleep(pause).await;
                 pause = (pause * 2).min(Duration::from_secs(1));
             }
         }
-        if done.is_set() {
-            return;
-        }
-    };
+    }
+}
+
+async fn when_ready(link: Arc<Link>) -> Result<Arc<Link>, Error> {
     let ready = Completion::new();
     link.when_ready(Arc::clone(&ready));
-    let operation = crate::completion::Operation::new(ready);
-    done.set(operation.await.map(|()| link));
+    Operation::new(ready).await.map(|()| link)
 }
 
 /// Takes a connection that was dialed without knowing who is there.
@@ -115,9 +154,7 @@ fn adopt(
         let life = link.life();
         if life.is_none_or(|life| life == established.identity.incarnation) {
             drop(peers);
-            // The lower id's dial takes the place of the other's (PROTOCOL 3.5).
-            let connected = link.lock().protocol.is_connected();
-            if !connected || shared.identity.engine < engine {
+            if keeps(shared.identity.engine, engine, link.known(), clock::now()) {
                 control::spawn(shared, Arc::clone(&link), stream, &established, true, address);
             }
             return Ok(link);
@@ -155,8 +192,12 @@ async fn open_lane(shared: &Arc<Shared>, link: &Arc<Link>, lane: LaneId) -> Resu
     let no_control = || DialError::Refused(HandshakeError::NoControl);
     let (secret, address) = link.secret().ok_or_else(no_control)?;
     let associations = link.lock().protocol.associations().ok_or_else(no_control)?;
-    let kind = link.transport(shared).ok_or_else(no_control)?;
-    let transport = shared.transport(kind).ok_or_else(no_control)?;
+    let chosen = link.transport(shared);
+    let Some((kind, transport)) = chosen.and_then(|kind| Some((kind, shared.transport(kind)?)))
+    else {
+        link.kill(Cause::NoTransport);
+        return Err(no_control());
+    };
     let mut stream = TcpStream::connect(address).await.map_err(DialError::Io)?;
     // A lane carries bulk, but its handshake does not.
     let _ = stream.set_nodelay(true);
@@ -169,7 +210,7 @@ async fn open_lane(shared: &Arc<Shared>, link: &Arc<Link>, lane: LaneId) -> Resu
     stream::write(&mut stream, &proof).await?;
     let stream = stream.into_std().map_err(DialError::Io)?;
     let open = LaneOpen { lane, stream: stream.into() };
-    link.open_lane(&*transport, open).map_err(|error| DialError::Lane(error.to_string()))
+    Ok(link.open_lane(&*transport, open)?)
 }
 
 /// Tries the addresses, each a little after the one before; the first whose handshake succeeds
@@ -227,8 +268,18 @@ enum DialError {
     Io(#[source] std::io::Error),
     #[error(transparent)]
     Refused(#[from] HandshakeError),
-    #[error("{0}")]
-    Lane(String),
+    #[error(transparent)]
+    Lane(#[from] LaneOpenError),
+}
+
+impl DialError {
+    fn into_cause(self, label: &PeerName) -> Cause {
+        match self {
+            Self::Io(error) => Cause::io(format!("connect to {label}"), error),
+            Self::Refused(error) => error.into(),
+            Self::NoAddress | Self::Lane(_) => Cause::NoTransport,
+        }
+    }
 }
 
 /// Whether dialing again may help.

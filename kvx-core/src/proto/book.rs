@@ -82,6 +82,15 @@ pub fn admit(
     }
 }
 
+/// Whether a connection that this engine dialed, and whose handshake succeeded, is to be used. It is
+/// not where it crossed with one that the lower id dialed: the other side turns it down as well.
+pub fn keeps(own: EngineId, peer: EngineId, known: Option<Known>, now: Time) -> bool {
+    let connection = known.and_then(|known| known.connection);
+    !connection.is_some_and(|(since, dialed_here, _)| {
+        !dialed_here && peer < own && now.saturating_since(since) < CROSSING
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use std::net::Ipv4Addr;
@@ -132,6 +141,15 @@ mod tests {
         assert_eq!(redial, Ok(Verdict::Continue));
         let lower = admit(HIGH, known(1, 1, true), incoming(LOW, 1), false, &auth, NOW);
         assert_eq!(lower, Ok(Verdict::Continue));
+    }
+
+    #[test]
+    fn both_sides_of_a_crossing_keep_the_same_connection() {
+        let accepted = known(1, 1, false);
+        assert!(!keeps(HIGH, LOW, accepted, NOW), "the higher drops its own dial");
+        assert!(keeps(LOW, HIGH, accepted, NOW), "the lower keeps its own dial");
+        assert!(keeps(HIGH, LOW, known(1, 10, false), NOW), "no crossing: an old connection");
+        assert!(keeps(HIGH, LOW, None, NOW));
     }
 
     #[test]
