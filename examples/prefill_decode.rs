@@ -1,8 +1,9 @@
 //! A prefill and a decode engine in one process: the KV cache of a small model moves from one's
 //! pool to the other's, layer by layer.
 
-use kvx::layout::Preset;
-use kvx::layout::{Layout, Placement};
+#![expect(clippy::print_stdout, reason = "it is what an example does")]
+
+use kvx::layout::{Layout, Placement, Preset};
 use kvx::{Buffer, Config, Engine, KvPool, Region, Rights, Room, SessionKey};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -22,7 +23,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     // Prefill: write each layer when it has been computed, and end with the first token.
     let sender = prefill.sender(session, &source_pool, None)?;
     for layer in sender.granted().wait()?.layers {
-        let _ = sender.write(layer..layer + 1, &[0, 1, 2])?;
+        drop(sender.write(layer..layer + 1, &[0, 1, 2])?);
     }
     let sent = sender.finish("first token").wait()?;
 

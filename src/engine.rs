@@ -248,9 +248,17 @@ impl Engine {
         };
         let linked = bootstrap::connect(&shared, label, addresses);
         let done = Completion::new();
-        let (engine, answer) = (self.clone(), Arc::clone(&done));
+        let (owner, answer) = (Arc::downgrade(&self.owner), Arc::clone(&done));
         shared.runtime.spawn(async move {
-            answer.set(linked.await.map(|link| Peer::new(engine, link, Vec::new())));
+            let linked = linked.await;
+            // The engine is its users' to keep, not this task's.
+            let engine = owner.upgrade().map(|owner| Engine { owner });
+            let ended = || Error::new(Doing::Connect, Cause::ShutDown);
+            answer.set(
+                engine
+                    .ok_or_else(ended)
+                    .and_then(|engine| Ok(Peer::new(engine, linked?, Vec::new()))),
+            );
         });
         Operation::new(done)
     }

@@ -307,6 +307,9 @@ impl Link {
                 stop: Arc::clone(&stop),
             });
             core.protocol.handle_connected(now, established, dialed_here);
+            if core.protocol.cause_of_death().is_some() {
+                stop.notify_one();
+            }
             number
         });
         self.output.notify_one();

@@ -97,7 +97,8 @@ async fn greet(
     // Small messages both ways: waiting for more to send with them only costs time.
     let _ = stream.set_nodelay(true);
     let (bytes, message) = stream::read(&mut stream).await?;
-    let shared = guest.upgrade().ok_or(HandshakeError::ShuttingDown)?;
+    let shared = guest.upgrade().filter(|shared| shared.check().is_ok());
+    let shared = shared.ok_or(HandshakeError::ShuttingDown)?;
     let outcome = match message {
         HandshakeMessage::Hello(hello) => {
             greet_control(&shared, &mut stream, from, &bytes, hello).await

@@ -88,6 +88,10 @@ impl Link {
             None => {
                 lanes.open.insert(id, Arc::clone(&lane));
                 drop(lanes);
+                // Its end may have been told before it was entered.
+                if !self.lock().protocol.is_lane_open(id) {
+                    self.lanes().open.remove(&id);
+                }
                 lane.wake();
             }
         }
