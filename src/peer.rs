@@ -70,6 +70,8 @@ pub(crate) struct Core {
     questions: HashMap<u64, Arc<AnswerDone>>,
     last_question: u64,
     connection: Option<Connection>,
+    /// The number of the present control connection, else of the last one: no two have the same.
+    last_connection: u64,
     /// Told when the peer is ready for the first time, or dead.
     ready: Vec<Arc<Completion<Result<(), Error>>>>,
     was_ready: bool,
@@ -139,6 +141,7 @@ impl Link {
                     questions: HashMap::new(),
                     last_question: 0,
                     connection: None,
+                    last_connection: 0,
                     ready: Vec::new(),
                     was_ready: false,
                     expected: None,
@@ -294,7 +297,8 @@ impl Link {
         let number = self.with(|core| {
             core.name = PeerName::verified(label, identity.engine);
             core.dials = dialed_here;
-            let number = core.connection.as_ref().map_or(0, |connection| connection.number + 1);
+            core.last_connection += 1;
+            let number = core.last_connection;
             if let Some(old) = core.connection.take() {
                 old.stop.notify_one();
                 core.protocol.handle_disconnected(now);
@@ -374,6 +378,13 @@ impl Link {
 }
 
 impl Core {
+    /// Whether the control connection of this number speaks for the peer: no other has taken its
+    /// place. One that still ends must not take what is meant for the next, nor bring what only
+    /// made sense before.
+    pub(crate) fn speaks(&self, connection: u64) -> bool {
+        self.last_connection == connection
+    }
+
     /// Remembers who waits for a transfer. Under the same lock as its posting, so that its end
     /// cannot come first.
     pub(crate) fn expect_transfer(

@@ -10,7 +10,9 @@ mod lane;
 mod memory;
 mod pair;
 mod random;
+mod sim;
 
 pub use memory::{Memory, Segment};
 pub use pair::{Pair, Side};
 pub use random::Random;
+pub use sim::{Report, Trace, simulate};

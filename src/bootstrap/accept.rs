@@ -144,6 +144,7 @@ async fn greet_control(
     if verdict == Verdict::Continue
         && let Some(link) = peers.get(&engine).cloned()
     {
+        link.lock().protocol.check_connection(&established)?;
         return Ok((link, established));
     }
     let old = peers.remove(&engine);

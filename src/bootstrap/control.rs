@@ -39,9 +39,11 @@ pub(super) fn spawn(
     shared.runtime.spawn(async move {
         let (reader, writer) = stream.into_split();
         let outcome = tokio::select! {
-            outcome = read(&link, reader) => outcome,
-            outcome = write(&link, writer, &stop) => outcome,
+            outcome = read(&link, number, reader) => outcome,
+            outcome = write(&link, number, writer, &stop) => outcome,
         };
+        // What woke this connection's writer last may have been meant for the next one's.
+        link.output.notify_one();
         match outcome {
             Ok(()) => {}
             Err(Ended::Io(error)) => {
@@ -70,7 +72,7 @@ impl From<Violation> for Ended {
     }
 }
 
-async fn read(link: &Link, reader: OwnedReadHalf) -> Result<(), Ended> {
+async fn read(link: &Link, number: u64, reader: OwnedReadHalf) -> Result<(), Ended> {
     let mut reader = BufReader::with_capacity(BATCH, reader);
     loop {
         let mut header = [0; MESSAGE_HEADER_LEN];
@@ -79,18 +81,28 @@ async fn read(link: &Link, reader: OwnedReadHalf) -> Result<(), Ended> {
         let mut body = BytesMut::zeroed(header.body_len as usize);
         reader.read_exact(&mut body).await?;
         let body: Bytes = body.freeze();
-        link.with(|core| core.protocol.handle_message(clock::now(), &header, body))?;
+        let spoke = link.with(|core| {
+            let speaks = core.speaks(number);
+            speaks.then(|| core.protocol.handle_message(clock::now(), &header, body))
+        });
+        let Some(handled) = spoke else { return Ok(()) };
+        handled?;
     }
 }
 
 /// Writes what the protocol has to say, until told to stop; then what is queued still goes out.
-async fn write(link: &Link, mut writer: OwnedWriteHalf, stop: &Notify) -> Result<(), Ended> {
+async fn write(
+    link: &Link,
+    number: u64,
+    mut writer: OwnedWriteHalf,
+    stop: &Notify,
+) -> Result<(), Ended> {
     loop {
-        flush(link, &mut writer).await?;
+        flush(link, number, &mut writer).await?;
         tokio::select! {
             () = link.output.notified() => {}
             () = stop.notified() => {
-                flush(link, &mut writer).await?;
+                flush(link, number, &mut writer).await?;
                 writer.shutdown().await?;
                 return Ok(());
             }
@@ -98,11 +110,14 @@ async fn write(link: &Link, mut writer: OwnedWriteHalf, stop: &Notify) -> Result
     }
 }
 
-async fn flush(link: &Link, writer: &mut OwnedWriteHalf) -> Result<(), Ended> {
+async fn flush(link: &Link, number: u64, writer: &mut OwnedWriteHalf) -> Result<(), Ended> {
     let mut batch = Vec::new();
     loop {
         while batch.len() < BATCH {
-            let message = link.lock().protocol.poll_message()?;
+            let message = {
+                let mut core = link.lock();
+                if core.speaks(number) { core.protocol.poll_message()? } else { None }
+            };
             match message {
                 Some(bytes) => batch.extend_from_slice(&bytes),
                 None => break,

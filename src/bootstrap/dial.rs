@@ -48,9 +48,13 @@ pub(crate) fn spawn_dial(link: Arc<Link>) {
         let wanted = {
             let mut core = link.lock();
             core.dialing = false;
-            !core.protocol.is_connected() && core.protocol.cause_of_death().is_none()
+            let protocol = &core.protocol;
+            let vacant = !protocol.is_connected() && protocol.cause_of_death().is_none();
+            verified.filter(|new| {
+                vacant && protocol.check_connection(&new.established).is_ok()
+            })
         };
-        if let Some(connection) = verified.filter(|_| wanted) {
+        if let Some(connection) = wanted {
             let expected = link.life();
             let found = connection.established.identity.incarnation;
             if expected.is_some_and(|expected| expected != found) {
@@ -154,7 +158,9 @@ fn adopt(
         let life = link.life();
         if life.is_none_or(|life| life == established.identity.incarnation) {
             drop(peers);
-            if keeps(shared.identity.engine, engine, link.known(), clock::now()) {
+            if keeps(shared.identity.engine, engine, link.known(), clock::now())
+                && link.lock().protocol.check_connection(&established).is_ok()
+            {
                 control::spawn(shared, Arc::clone(&link), stream, &established, true, address);
             }
             return Ok(link);

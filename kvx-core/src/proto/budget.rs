@@ -26,6 +26,11 @@ impl Budget {
         }
     }
 
+    /// Bytes that are charged now.
+    pub(crate) fn used(&self) -> u64 {
+        self.used
+    }
+
     /// Gives back what was charged.
     pub(crate) fn release(&mut self, bytes: u64) {
         debug_assert!(bytes <= self.used, "released {bytes} of {}", self.used);

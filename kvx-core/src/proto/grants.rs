@@ -384,6 +384,11 @@ impl Grants {
             .collect()
     }
 
+    /// Grants that have not ended.
+    pub(crate) fn residue(&self) -> [(&'static str, u64); 2] {
+        [("grants given", self.given.len() as u64), ("grants got", self.got.len() as u64)]
+    }
+
     /// Layers have arrived under a grant: says what is new, and whether all is there.
     fn arrived(&mut self, grant: GrantId, arrived: Vec<Range<u32>>) -> Vec<Progress> {
         let Some(given) = self.given.get_mut(&grant) else { return Vec::new() };

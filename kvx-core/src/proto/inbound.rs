@@ -301,6 +301,17 @@ impl Inbound {
         *self = Self::new();
     }
 
+    /// What is kept for the peer's transfers that have not ended.
+    pub(crate) fn residue(&self) -> [(&'static str, u64); 5] {
+        [
+            ("WRITEs of the peer", self.writes.len() as u64),
+            ("refused WRITEs of the peer", self.fenced.len() as u64),
+            ("answers to READs", self.answers.len() as u64),
+            ("spans of answers to READs", u64::from(self.answer_spans)),
+            ("WRITEs being fenced", self.fencing.len() as u64),
+        ]
+    }
+
     fn close(
         &mut self,
         transfer: TransferId,

@@ -89,6 +89,11 @@ impl Lanes {
         }
     }
 
+    /// Frames that were handed over and not acknowledged.
+    pub(crate) fn unacknowledged(&self) -> u64 {
+        self.lanes.values().map(|ledger| ledger.sent.len() as u64).sum()
+    }
+
     pub(crate) fn clear(&mut self) {
         self.lanes.clear();
     }

@@ -172,6 +172,11 @@ impl NotifySender {
         });
     }
 
+    /// Notifications whose fate is open.
+    pub(crate) fn unsettled(&self) -> u64 {
+        self.open.len() as u64
+    }
+
     /// When [`Self::handle_timeout`] is due.
     pub(crate) fn next_timeout(&self) -> Time {
         let waiting = self.open.iter().filter(|open| open.after.is_none());
@@ -284,6 +289,11 @@ impl NotifyReceiver {
         for bytes in self.waiting.remove(&transfer).unwrap_or_default() {
             self.consume(bytes.len());
         }
+    }
+
+    /// Credit that the peer has used and the user has not given back.
+    pub(crate) fn outstanding(&self) -> u64 {
+        self.outstanding
     }
 
     /// The user has taken a notification of `len` bytes.

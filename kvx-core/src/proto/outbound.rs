@@ -437,6 +437,15 @@ impl Outbound {
         self.next_check
     }
 
+    /// What is kept for transfers that have not ended, or whose spans are not given back.
+    pub(crate) fn residue(&self) -> [(&'static str, u64); 3] {
+        [
+            ("own transfers", self.open.len() as u64),
+            ("spans of own READs", u64::from(self.read_spans)),
+            ("ended READs", self.lingering.len() as u64),
+        ]
+    }
+
     fn end_if_complete(&mut self, id: TransferId) -> Option<Ended> {
         let transfer = self.open.get(&id)?;
         if transfer.landed.count() < transfer.plan.len() as u64 {

@@ -180,6 +180,8 @@ pub struct Peer {
     theirs: Option<Association>,
     identity: Option<RemoteIdentity>,
     connection: Connection,
+    /// The peer's clock in the handshake of the last connection.
+    met: Time,
     stream: ControlStream,
     clock: PeerClock,
     /// When anything was heard of the peer last.
@@ -233,8 +235,7 @@ enum Connection {
 struct LaneOpener {
     /// Whether this side opens them.
     dialing: bool,
-    /// No lane of this association had a higher name, whichever side opened it: the sides may take
-    /// turns in dialing, and a name must not come twice.
+    /// Lanes asked for so far.
     last: u32,
     /// Those that are being dialed.
     opening: Vec<LaneId>,
@@ -257,13 +258,12 @@ impl LaneOpener {
         }
     }
 
-    fn is_taken(&self, lane: LaneId) -> bool {
-        self.barred.contains(u64::from(lane.0)) || self.opening.contains(&lane)
+    fn is_barred(&self, lane: LaneId) -> bool {
+        self.barred.contains(u64::from(lane.0))
     }
 
     /// The peer has retired a lane that never opened here.
     fn bar(&mut self, lane: LaneId) -> Result<(), Resource> {
-        self.last = self.last.max(lane.0);
         self.barred.insert(u64::from(lane.0), 1).map(drop)
     }
 
@@ -292,6 +292,7 @@ impl Peer {
             theirs: None,
             identity: None,
             connection: Connection::Never,
+            met: Time::ZERO,
             stream: ControlStream::default(),
             clock: PeerClock::default(),
             heard: Time::ZERO,
@@ -311,6 +312,23 @@ impl Peer {
         }
     }
 
+    /// Whether a connection that was verified may take the place of what there is. It may not when
+    /// it is older by the peer's own clock: it was overtaken, and may speak for what the peer has
+    /// forgotten since. To be asked before [`Self::handle_connected`].
+    ///
+    /// # Errors
+    /// What to reject the connection with.
+    pub fn check_connection(&self, established: &Established) -> Result<(), HandshakeError> {
+        let same = |known: &RemoteIdentity| {
+            known.incarnation == established.identity.incarnation
+        };
+        let overtaken = established.clock.peer < self.met;
+        if overtaken && self.identity.as_ref().is_some_and(same) {
+            return Err(HandshakeError::Duplicate);
+        }
+        Ok(())
+    }
+
     /// A control connection was verified. It takes the place of any other.
     pub fn handle_connected(&mut self, now: Time, established: &Established, dialed_here: bool) {
         if self.dead.is_some() {
@@ -325,6 +343,7 @@ impl Peer {
             transports: identity.transports.clone(),
         });
         self.notify_sender.set_window(identity.notification_window);
+        self.met = established.clock.peer;
         self.clock.observe(established.clock);
         self.connection = Connection::Up(now);
         self.opener.dialing = dialed_here;
@@ -423,6 +442,24 @@ impl Peer {
         self.dead.as_ref()
     }
 
+    /// What is kept for things that have not ended, by name: nothing, once everything has. For
+    /// tests.
+    #[doc(hidden)]
+    pub fn residue(&self) -> Vec<(&'static str, u64)> {
+        let mut all = vec![
+            ("unacknowledged frames", self.lanes.unacknowledged()),
+            ("bytes charged to the budget", self.budget.used()),
+            ("transfers waiting for slots", self.remote.waiting()),
+            ("unsettled notifications", self.notify_sender.unsettled()),
+            ("credit not returned", self.notify_receiver.outstanding()),
+        ];
+        all.extend(self.outbound.residue());
+        all.extend(self.inbound.residue());
+        all.extend(self.grants.residue());
+        all.retain(|(_, count)| *count > 0);
+        all
+    }
+
     /// Both sides' associations, once both are known: lanes carry them.
     pub fn associations(&self) -> Option<(Association, Association)> {
         Some((self.own, self.theirs?))
@@ -446,7 +483,7 @@ impl Peer {
         {
             return Err(HandshakeError::NoControl);
         }
-        if self.opener.is_taken(lane) || self.lanes.contains(lane) {
+        if self.opener.is_barred(lane) || self.lanes.contains(lane) {
             return Err(HandshakeError::Duplicate);
         }
         if self.lanes.usable().count() >= MAX_LANES {
@@ -461,13 +498,12 @@ impl Peer {
     /// It must not be: the peer died or retired the lane while its handshake was going on.
     pub fn handle_lane_opened(&mut self, lane: LaneId) -> Result<(), HandshakeError> {
         self.opener.opening.retain(|opening| *opening != lane);
-        if self.dead.is_some() || self.opener.barred.contains(u64::from(lane.0)) {
+        if self.dead.is_some() || self.opener.is_barred(lane) {
             return Err(HandshakeError::NoControl);
         }
         if self.lanes.contains(lane) {
             return Err(HandshakeError::Duplicate);
         }
-        self.opener.last = self.opener.last.max(lane.0);
         self.opener.failures = 0;
         self.lanes.open(lane);
         Ok(())

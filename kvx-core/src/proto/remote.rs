@@ -23,6 +23,9 @@ pub(crate) struct RemoteRegions {
 struct Remote {
     key: RegionKey,
     state: State,
+    /// Questions that are not answered. More than one where another key was learned meanwhile: then
+    /// only the last answer counts.
+    asked: u32,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,9 +42,10 @@ pub(crate) type Settled = (TransferId, Result<SlotColumn, Refusal>);
 impl RemoteRegions {
     /// Learns a region's key. A key known before stays, with its slot, if it is the same.
     pub(crate) fn learn(&mut self, id: RegionId, key: RegionKey) {
-        let known = self.regions.get(&id).is_some_and(|remote| remote.key == key);
-        if !known {
-            self.regions.insert(id, Remote { key, state: State::Known });
+        let known = self.regions.get(&id);
+        if known.is_none_or(|remote| remote.key != key) {
+            let asked = known.map_or(0, |remote| remote.asked);
+            self.regions.insert(id, Remote { key, state: State::Known, asked });
         }
     }
 
@@ -65,6 +69,7 @@ impl RemoteRegions {
             let remote = self.regions.get_mut(id).ok_or(Invalid::UnknownRegion)?;
             if matches!(remote.state, State::Known | State::Refused(_)) {
                 remote.state = State::Asked;
+                remote.asked += 1;
                 ask.push(OpenRegion { region: *id, key: remote.key.clone() });
             }
         }
@@ -79,14 +84,23 @@ impl RemoteRegions {
         self.waiting.push((transfer, ids));
     }
 
+    /// The number of transfers that wait.
+    pub(crate) fn waiting(&self) -> u64 {
+        self.waiting.len() as u64
+    }
+
     /// The owner has answered.
     pub(crate) fn opened(&mut self, answers: &[RegionOpened]) -> Result<Vec<Settled>, Violation> {
         for answer in answers {
             let remote = self.regions.get_mut(&answer.region);
-            let Some(remote) = remote.filter(|remote| remote.state == State::Asked) else {
+            let Some(remote) = remote.filter(|remote| remote.asked > 0) else {
                 let why = "the region was not asked for";
                 return Err(Violation::Unexpected { message: "RegionsOpened", why });
             };
+            remote.asked -= 1;
+            if remote.asked > 0 || remote.state != State::Asked {
+                continue;
+            }
             remote.state = match answer.slot {
                 Ok(slot) => {
                     self.by_slot.insert(slot, answer.region);
@@ -113,7 +127,9 @@ impl RemoteRegions {
     pub(crate) fn restart(&mut self) {
         self.by_slot.clear();
         self.waiting.clear();
-        self.regions.values_mut().for_each(|remote| remote.state = State::Known);
+        for remote in self.regions.values_mut() {
+            (remote.state, remote.asked) = (State::Known, 0);
+        }
     }
 
     fn settle(&mut self) -> Vec<Settled> {

@@ -1,0 +1,245 @@
+//! A simulation of many engines over a network that fails, told by its seed.
+//!
+//! [`simulate`] lets engines of a few lives each read, write, notify and hold sessions with each
+//! other while connections break, networks part, processes stop, die and come back. What is
+//! promised (DESIGN, promises 1 to 7) is checked at every byte that lands and every event that is
+//! told; a promise that is broken panics.
+//!
+//! Everything here happens in one queue, ordered by time and then by the order of asking. The
+//! engine that drives a [`crate::proto::Peer`] in earnest is not under test; [`engine`] does what
+//! it has to do in the plainest way.
+
+mod clock;
+mod engine;
+mod faults;
+mod handshakes;
+mod hearing;
+mod lanes;
+mod ledger;
+mod network;
+mod sessions;
+mod user;
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap, VecDeque};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::testing::random::Random;
+use engine::Engine;
+use ledger::{Ledger, NoteIndex, TransferIndex};
+use network::{Conn, ConnId, Network};
+use sessions::SessionIndex;
+
+/// Nanoseconds of the simulation's own time, which no engine's clock shows.
+pub(crate) type Instant = u64;
+/// A millisecond of it.
+pub(crate) const MS: Instant = 1_000_000;
+/// A second of it.
+pub(crate) const SECOND: Instant = 1000 * MS;
+
+/// How long there is no fault and nothing new at the end: every deadline comes within it.
+const CALM: Instant = 25 * SECOND;
+
+/// What a run came to.
+#[derive(Clone, Debug, Default)]
+pub struct Report {
+    /// Things that happened.
+    pub happenings: u64,
+    /// How often each kind of fault fired.
+    pub faults: BTreeMap<&'static str, u64>,
+    /// How often each kind of end was reached.
+    pub ends: BTreeMap<String, u64>,
+}
+
+/// The last lines of what happened in a run. Costs most of the run's time, so that it is made only
+/// when a seed that failed is run again.
+#[derive(Clone, Debug, Default)]
+pub struct Trace(Arc<Mutex<VecDeque<String>>>);
+
+/// Lines that a trace keeps.
+const TRACE_LINES: usize = 400;
+
+impl Trace {
+    /// The lines, oldest first.
+    pub fn lines(&self) -> Vec<String> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
+    }
+
+    fn add(&self, line: String) {
+        let mut lines = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if lines.len() == TRACE_LINES {
+            lines.pop_front();
+        }
+        lines.push_back(line);
+    }
+}
+
+/// Runs the simulation of this seed to its end.
+///
+/// # Panics
+/// A promise is broken.
+pub fn simulate(seed: u64, trace: Option<&Trace>) -> Report {
+    let mut world = World::new(seed, trace.cloned());
+    world.run();
+    world.report
+}
+
+/// Everything there is.
+pub(crate) struct World {
+    random: Random,
+    now: Instant,
+    /// When faults and new work end.
+    calm_at: Instant,
+    queue: BinaryHeap<Reverse<(Instant, u64, Happening)>>,
+    /// Happenings asked for so far: of two at the same time the one asked for first comes first.
+    asked: u64,
+    engines: Vec<Engine>,
+    conns: BTreeMap<ConnId, Conn>,
+    network: Network,
+    ledger: Ledger,
+    /// Links made so far: their serial numbers.
+    links: u64,
+    /// System calls within which happenings are being run.
+    depth: u32,
+    report: Report,
+    trace: Option<Trace>,
+}
+
+/// Something that will happen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Happening {
+    /// Bytes have come to this end of a connection.
+    Arrive(ConnId, usize),
+    /// This end of a connection sees that it is over.
+    End(ConnId, usize),
+    /// A connection that is not verified by now never will be.
+    Impatience(ConnId, usize),
+    /// This end of a lane may have something to send, and room to send it.
+    Pump(ConnId, usize),
+    /// An engine's timers.
+    Timer(usize, u32),
+    /// Time to dial another engine again.
+    Redial(usize, u32, usize),
+    /// An engine's user wants something.
+    User(usize),
+    /// A transfer that failed is past its deadline: nothing of it may land from here on.
+    Forbid(TransferIndex),
+    /// A user takes a notification.
+    Take(NoteIndex),
+    /// The next layers of a session are computed.
+    Layers(SessionIndex),
+    /// A session has taken too long.
+    Patience(SessionIndex),
+    /// Something breaks.
+    Fault,
+    /// A stopped engine goes on.
+    Continue(usize),
+    /// A crashed engine starts again.
+    Restart(usize),
+}
+
+impl World {
+    fn new(seed: u64, trace: Option<Trace>) -> Self {
+        let mut random = Random::new(seed);
+        let engines = 2 + random.index(3);
+        let calm_at = random.within(4..12) * SECOND;
+        let mut world = Self {
+            now: 0,
+            calm_at,
+            queue: BinaryHeap::new(),
+            asked: 0,
+            engines: Vec::new(),
+            conns: BTreeMap::new(),
+            network: Network::new(&mut random),
+            ledger: Ledger::default(),
+            links: 0,
+            depth: 0,
+            report: Report::default(),
+            trace,
+            random,
+        };
+        for index in 0..engines {
+            let engine = Engine::new(index, &mut world.random);
+            world.engines.push(engine);
+            world.furnish(index);
+            world.at(index as u64 * MS, Happening::User(index));
+        }
+        world.at(200 * MS, Happening::Fault);
+        world
+    }
+
+    fn run(&mut self) {
+        while self.now < self.calm_at + CALM {
+            let Some(Reverse((at, _, happening))) = self.queue.pop() else { break };
+            self.now = self.now.max(at);
+            self.happen(happening);
+        }
+        self.check_all_is_over();
+    }
+
+    /// Asks for something to happen at a point of time.
+    fn at(&mut self, at: Instant, happening: Happening) {
+        self.asked += 1;
+        self.queue.push(Reverse((at.max(self.now), self.asked, happening)));
+    }
+
+    /// Asks for something to happen a while from now.
+    fn after(&mut self, delay: Instant, happening: Happening) {
+        self.at(self.now + delay, happening);
+    }
+
+    fn happen(&mut self, happening: Happening) {
+        self.report.happenings += 1;
+        if self.is_held_back(happening) {
+            return;
+        }
+        match happening {
+            Happening::Arrive(conn, end) => self.arrive(conn, end),
+            Happening::End(conn, end) => self.see_end(conn, end),
+            Happening::Impatience(conn, end) => self.lose_patience(conn, end),
+            Happening::Pump(conn, end) => self.pump(conn, end),
+            Happening::Timer(engine, life) => self.timers(engine, life),
+            Happening::Redial(engine, life, remote) => self.redial(engine, life, remote),
+            Happening::User(engine) => self.user_acts(engine),
+            Happening::Forbid(transfer) => self.forbid(transfer),
+            Happening::Take(note) => self.take_notification(note),
+            Happening::Layers(session) => self.compute_layers(session),
+            Happening::Patience(session) => self.lose_session(session),
+            Happening::Fault => self.break_something(),
+            Happening::Continue(engine) => self.go_on(engine),
+            Happening::Restart(engine) => self.restart(engine),
+        }
+        self.check_drained();
+    }
+
+    /// What happens while a system call is in progress: other threads and machines go on.
+    fn happen_meanwhile(&mut self) {
+        if self.depth >= 2 || !self.random.percent(15) {
+            return;
+        }
+        self.depth += 1;
+        let until = self.now + self.random.within(0..60) * MS;
+        for _ in 0..self.random.within(1..12) {
+            match self.queue.peek() {
+                Some(Reverse((at, _, _))) if *at <= until => {}
+                _ => break,
+            }
+            if let Some(Reverse((at, _, happening))) = self.queue.pop() {
+                self.now = self.now.max(at);
+                self.happen(happening);
+            }
+        }
+        self.depth -= 1;
+    }
+
+    fn count(&mut self, fault: &'static str) {
+        *self.report.faults.entry(fault).or_default() += 1;
+    }
+
+    fn note(&self, line: impl FnOnce() -> String) {
+        if let Some(trace) = &self.trace {
+            let (seconds, nanos) = (self.now / SECOND, self.now % SECOND);
+            trace.add(format!("{seconds:3}.{nanos:09} {}", line()));
+        }
+    }
+}

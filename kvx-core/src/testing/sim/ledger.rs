@@ -1,0 +1,229 @@
+//! What was promised, checked: every transfer, notification and landing byte of a run.
+
+mod checks;
+mod endings;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::id::{Association, Incarnation, TransferId};
+use crate::proto::{Deadline, TransferOp};
+use crate::region::{Gate, Region};
+use crate::testing::random::Random;
+use crate::testing::sim::sessions::{Session, SessionIndex};
+use crate::testing::sim::{Instant, SECOND};
+
+/// A transfer's place in the ledger.
+pub(crate) type TransferIndex = usize;
+/// A notification's.
+pub(crate) type NoteIndex = usize;
+/// One life of one engine.
+pub(crate) type Life = (usize, u32);
+
+/// Everything that users of a run have asked for.
+#[derive(Default)]
+pub(crate) struct Ledger {
+    pub(crate) transfers: Vec<Transfer>,
+    /// By the initiator's association and its number.
+    by_id: BTreeMap<(Association, TransferId), TransferIndex>,
+    pub(crate) notes: Vec<Note>,
+    /// By the sending link's serial number and its count.
+    notes_by_id: BTreeMap<(u64, u64), NoteIndex>,
+    /// The last plain notification delivered of each sending link.
+    last_plain: BTreeMap<u64, NoteIndex>,
+    pub(crate) sessions: Vec<Session>,
+    /// What waits until a gate has drained.
+    draining: Vec<(Arc<Gate>, Waits)>,
+    /// Deregistered regions that have not drained.
+    regions: Vec<(Arc<Region>, Life, usize)>,
+    /// Pairs of engines of which one gave the other up, lower first, and when.
+    breaks: Vec<([usize; 2], Instant)>,
+}
+
+/// A transfer, as its user knows it.
+pub(crate) struct Transfer {
+    pub(crate) op: TransferOp,
+    /// The initiator and the owner.
+    pub(crate) parties: [Life; 2],
+    /// The initiator's link.
+    pub(crate) link: u64,
+    pub(crate) id: TransferId,
+    pub(crate) pieces: Vec<Piece>,
+    /// Used until it is over.
+    pub(crate) cells: Vec<Cell>,
+    pub(crate) session: Option<SessionIndex>,
+    pub(crate) note: Option<NoteIndex>,
+    pub(crate) limits: Deadline,
+    pub(crate) posted: Instant,
+    pub(crate) stage: Stage,
+    /// Whether its initiator was told that it is done.
+    pub(crate) done: bool,
+}
+
+/// How far a transfer has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stage {
+    Open,
+    /// It failed, and its bytes may land until its last deadline.
+    Failed,
+    /// Its deadline has come: no system call for it may begin.
+    Expired,
+    /// No byte of it may land.
+    Over,
+    /// The same, and its memory is in other hands.
+    Released,
+}
+
+/// Bytes that a transfer moves.
+pub(crate) struct Piece {
+    pub(crate) local: u64,
+    pub(crate) remote: u64,
+    /// The source's bytes.
+    pub(crate) bytes: Vec<u8>,
+    /// Which of them have landed.
+    pub(crate) landed: Vec<bool>,
+}
+
+impl Transfer {
+    /// Whether every byte has landed, whatever came after it; not known of memory whose engine has
+    /// another life by now.
+    fn has_landed(&self) -> bool {
+        self.pieces.iter().flat_map(|piece| &piece.landed).all(|landed| *landed)
+    }
+}
+
+impl Piece {
+    pub(crate) fn new(local: u64, remote: u64, bytes: Vec<u8>) -> Self {
+        let landed = vec![false; bytes.len()];
+        Self { local, remote, bytes, landed }
+    }
+}
+
+/// A cell of an engine's memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Cell {
+    pub(crate) owner: Life,
+    pub(crate) estate: usize,
+    pub(crate) index: usize,
+}
+
+/// A notification, as its sender knows it.
+pub(crate) struct Note {
+    /// The sending link.
+    link: u64,
+    from: Life,
+    to: usize,
+    /// The receiver's life, if it was known when it was sent.
+    incarnation: Option<Incarnation>,
+    len: usize,
+    after: Option<TransferIndex>,
+    sent: Instant,
+    pub(crate) delivered: u32,
+    fate: Option<Fate>,
+    /// The link on which it came, until it is taken.
+    came_on: Option<u64>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fate {
+    Delivered,
+    NotDelivered,
+    Unknown,
+}
+
+/// What waits until a gate has drained.
+#[derive(Clone, Copy, Debug)]
+enum Waits {
+    /// A READ's own memory.
+    Read(TransferIndex),
+    /// The blocks of a session at its receiver.
+    Session(SessionIndex),
+}
+
+impl Ledger {
+    pub(crate) fn add_transfer(
+        &mut self,
+        association: Association,
+        transfer: Transfer,
+    ) -> TransferIndex {
+        let index = self.transfers.len();
+        let known = self.by_id.insert((association, transfer.id), index);
+        assert!(known.is_none(), "a transfer's id came twice");
+        self.transfers.push(transfer);
+        index
+    }
+
+    pub(crate) fn find(&self, association: Association, id: TransferId) -> Option<TransferIndex> {
+        self.by_id.get(&(association, id)).copied()
+    }
+
+    pub(crate) fn open_transfers(&self, initiator: Life) -> Vec<TransferIndex> {
+        let open = |(_, transfer): &(usize, &Transfer)| {
+            transfer.stage == Stage::Open && transfer.parties[0] == initiator
+        };
+        self.transfers.iter().enumerate().filter(open).map(|(index, _)| index).collect()
+    }
+
+    /// The bytes of the next notification: its number, and some more.
+    pub(crate) fn next_note_bytes(&self, random: &mut Random) -> Bytes {
+        let mut bytes = (self.notes.len() as u64).to_le_bytes().to_vec();
+        let more = random.within(0..200) as usize;
+        let more = if random.percent(5) { more * 1000 } else { more };
+        bytes.resize(8 + more, 0x77);
+        Bytes::from(bytes)
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    pub(crate) fn add_note(
+        &mut self,
+        link: u64,
+        id: u64,
+        from: Life,
+        to: usize,
+        incarnation: Option<Incarnation>,
+        len: usize,
+        after: Option<TransferIndex>,
+        sent: Instant,
+    ) -> NoteIndex {
+        let index = self.notes.len();
+        self.notes_by_id.insert((link, id), index);
+        self.notes.push(Note {
+            link,
+            from,
+            to,
+            incarnation,
+            len,
+            after,
+            sent,
+            delivered: 0,
+            fate: None,
+            came_on: None,
+        });
+        index
+    }
+
+    pub(crate) fn note_target(&self, note: NoteIndex) -> usize {
+        self.notes[note].to
+    }
+
+    pub(crate) fn link_broken(&mut self, a: usize, b: usize, now: Instant) {
+        self.breaks.push(([a.min(b), a.max(b)], now));
+    }
+
+    /// Whether one of two engines may have given the other up after a point of time. The other
+    /// learns of it later, when it has asked for more.
+    fn broken_since(&self, a: usize, b: usize, since: Instant) -> bool {
+        let since = since.saturating_sub(15 * SECOND);
+        self.breaks.iter().any(|(pair, at)| *pair == [a.min(b), a.max(b)] && *at >= since)
+    }
+
+    pub(crate) fn drain_region(&mut self, region: Arc<Region>, owner: Life, estate: usize) {
+        self.regions.push((region, owner, estate));
+    }
+
+    pub(crate) fn drain_session(&mut self, gate: Arc<Gate>, session: SessionIndex) {
+        self.draining.push((gate, Waits::Session(session)));
+    }
+}

@@ -1,0 +1,443 @@
+//! Sessions of simulated engines: a receiver grants blocks, a sender writes them layer by layer,
+//! and either may give up.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::error::Cause;
+use crate::id::{GrantId, Room, SessionKey};
+use crate::layout::{Dtype, HeadWindow, Layout, LayoutBuilder, Order, Placement};
+use crate::plan::{BlockMap, PlanOptions};
+use crate::proto::{GrantPlan, GrantReceived, Post, Target, TransferOp};
+use crate::region::{Gate, Region, Rights};
+use crate::testing::memory::Segment;
+use crate::testing::sim::engine::State;
+use crate::testing::sim::ledger::{Life, Piece, Stage, Transfer};
+use crate::testing::sim::{Happening, MS, World};
+
+/// A session's place in the ledger.
+pub(crate) type SessionIndex = usize;
+
+/// Blocks of a pool.
+const BLOCKS: u32 = 12;
+const LAYERS: u32 = 4;
+/// Tokens of the longest prompt: every layout's five blocks hold them.
+const MAX_TOKENS: u64 = 10;
+
+/// A KV pool of an engine.
+pub(crate) struct Pool {
+    layout: Layout,
+    regions: Vec<Arc<Region>>,
+    segments: Vec<Segment>,
+    /// Whether a session uses the block.
+    used: Vec<bool>,
+}
+
+/// A session, as both of its users know it.
+pub(crate) struct Session {
+    pub(crate) sender: usize,
+    pub(crate) receiver: usize,
+    receiver_life: u32,
+    key: SessionKey,
+    /// The receiver's link, and the grant.
+    link: u64,
+    grant: GrantId,
+    pub(crate) gate: Arc<Gate>,
+    tokens: u32,
+    blocks: Vec<u32>,
+    received: Stand,
+    /// Set once the sender has the grant.
+    sending: Option<Sending>,
+    /// What must be in the receiver's memory: layer, address, bytes.
+    expected: Vec<(u32, u64, Vec<u8>)>,
+    payload: Bytes,
+}
+
+/// How a session stands at its receiver.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stand {
+    Open,
+    Complete,
+    Aborted,
+}
+
+struct Sending {
+    life: u32,
+    link: u64,
+    map: BlockMap,
+    blocks: Vec<u32>,
+    next_layer: u32,
+    writes: u64,
+    /// Ended, for whatever reason, or all is posted.
+    over: bool,
+}
+
+impl World {
+    pub(crate) fn new_pool(&mut self, engine: usize) -> Pool {
+        let heads = HeadWindow { first: 0, count: 2, total: 2 };
+        let placement =
+            [Placement::RegionPerLayer, Placement::OneRegion, Placement::OneRegionInterleaved];
+        let order = if self.random.percent(50) { Order::Nhd } else { Order::Hnd };
+        let layout = LayoutBuilder::key_value(LAYERS, BLOCKS, heads, 12, Dtype::Fp16)
+            .block_tokens(2 + self.random.index(3) as u32)
+            .order(order)
+            .placement(placement[self.random.index(placement.len())])
+            .build()
+            .expect("a small layout");
+        let mut regions = Vec::new();
+        let mut segments = Vec::new();
+        for len in layout.region_lens() {
+            let segment = self.engines[engine].memory.allocate(len as usize, 0x22);
+            regions.push(self.register(engine, segment, Rights::empty()));
+            segments.push(segment);
+        }
+        Pool { layout, regions, segments, used: vec![false; BLOCKS as usize] }
+    }
+
+    fn pool(&mut self, engine: usize) -> &mut Pool {
+        self.engines[engine].belongings.pool.as_mut().expect("engines have pools")
+    }
+
+    fn take_blocks(&mut self, engine: usize, tokens: u32) -> Option<Vec<u32>> {
+        let start = self.random.index(BLOCKS as usize);
+        let pool = self.pool(engine);
+        let count = pool.layout.blocks_for(tokens) as usize;
+        let free = |index: &usize| !pool.used[*index];
+        let blocks: Vec<usize> =
+            (0..BLOCKS as usize).map(|i| (i + start) % BLOCKS as usize).filter(free).collect();
+        let blocks = blocks.get(..count)?.to_vec();
+        blocks.iter().for_each(|block| pool.used[*block] = true);
+        Some(blocks.into_iter().map(|block| block as u32).collect())
+    }
+
+    fn free_blocks(&mut self, engine: usize, blocks: &[u32]) {
+        let pool = self.pool(engine);
+        blocks.iter().for_each(|block| pool.used[*block as usize] = false);
+    }
+
+    /// A receiver grants blocks to a sender.
+    pub(crate) fn begin_session(&mut self, receiver: usize, sender: usize) {
+        let tokens = self.random.within(1..MAX_TOKENS + 1) as u32;
+        let Some(blocks) = self.take_blocks(receiver, tokens) else { return };
+        let room = Room(self.ledger.sessions.len() as u64);
+        let key = SessionKey { room, attempt: 0, sender_rank: 0, receiver_rank: 0 };
+        let pool = self.pool(receiver);
+        let plan =
+            GrantPlan::new(pool.layout.clone(), pool.regions.clone(), tokens, blocks.clone());
+        let plan = Arc::new(plan.expect("blocks of the pool"));
+        let link = self.link(receiver, sender);
+        let serial = link.serial;
+        match link.peer.grant(key, plan) {
+            Ok((grant, gate)) => {
+                let index = self.ledger.sessions.len();
+                let payload = Bytes::from(format!("payload of {index}"));
+                self.note(|| format!("{receiver} grants session {index} to {sender}"));
+                self.ledger.sessions.push(Session {
+                    sender,
+                    receiver,
+                    receiver_life: self.engines[receiver].life,
+                    key,
+                    link: serial,
+                    grant,
+                    gate,
+                    tokens,
+                    blocks,
+                    received: Stand::Open,
+                    sending: None,
+                    expected: Vec::new(),
+                    payload,
+                });
+                let patience = self.random.within(2000..8000) * MS;
+                self.after(patience, Happening::Patience(index));
+            }
+            Err(cause) => {
+                self.count_end(format!("not granted: {cause}"));
+                self.free_blocks(receiver, &blocks);
+            }
+        }
+        self.attend(receiver, sender);
+    }
+
+    /// The sender has a grant: it begins to compute.
+    pub(crate) fn granted(&mut self, sender: usize, receiver: usize, received: GrantReceived) {
+        let index = received.session.room.0 as SessionIndex;
+        let session = &self.ledger.sessions[index];
+        assert_eq!((session.sender, session.receiver), (sender, receiver));
+        assert_eq!((session.key, session.tokens), (received.session, received.tokens));
+        assert_eq!((session.grant, &session.blocks), (received.grant, &received.blocks));
+        assert!(session.sending.is_none(), "session {index} was granted before");
+        let tokens = received.tokens;
+        let Some(blocks) = self.take_blocks(sender, tokens) else {
+            self.count_end("session refused by sender".to_owned());
+            let link = self.link(sender, receiver);
+            return link.peer.abort_session(received.session, received.grant, "no blocks");
+        };
+        let map = BlockMap::new(&self.pool(sender).layout, &received.layout);
+        let map = map.expect("layouts of one model");
+        let life = self.engines[sender].life;
+        let link = self.link(sender, receiver).serial;
+        self.ledger.sessions[index].sending =
+            Some(Sending { life, link, map, blocks, next_layer: 0, writes: 0, over: false });
+        let pause = self.random.within(0..200) * MS;
+        self.after(pause, Happening::Layers(index));
+    }
+
+    /// One or more layers are computed, and are sent.
+    pub(crate) fn compute_layers(&mut self, index: SessionIndex) {
+        let session = &self.ledger.sessions[index];
+        let (sender, receiver, grant) = (session.sender, session.receiver, session.grant);
+        let Some(sending) = &session.sending else { return };
+        let gone = self.engines[sender].life != sending.life || !self.engines[sender].is_alive();
+        if sending.over || gone {
+            return;
+        }
+        if self.random.percent(2) {
+            return self.abort_as_sender(index, "the prompt was withdrawn");
+        }
+        let session = &self.ledger.sessions[index];
+        let Some(sending) = &session.sending else { return };
+        let first = sending.next_layer;
+        let (link, writes) = (sending.link, sending.writes);
+        if first == LAYERS {
+            let payload = session.payload.clone();
+            let Some(link) = self.link_of(sender, receiver, link) else { return };
+            let ended = link.peer.end_session(grant, writes, payload);
+            self.session_sent(index);
+            self.count_end(format!("session end posted: {}", ended.is_ok()));
+            return self.attend(sender, receiver);
+        }
+        let last = first + 1 + self.random.index((LAYERS - first) as usize) as u32;
+        self.write_layers(index, first..last);
+        let pause = self.random.within(0..300) * MS;
+        self.after(pause, Happening::Layers(index));
+    }
+
+    fn write_layers(&mut self, index: SessionIndex, layers: Range<u32>) {
+        let deadline = self.deadline();
+        let session = &self.ledger.sessions[index];
+        let (sender, receiver, grant) = (session.sender, session.receiver, session.grant);
+        let Some(sending) = &session.sending else { return };
+        let (life, serial) = (sending.life, sending.link);
+        let plan = sending
+            .map
+            .plan(layers.clone(), session.tokens, &sending.blocks, &session.blocks, &PlanOptions::default())
+            .expect("a plan of valid blocks");
+        let (tokens, receiver_life) = (session.tokens, session.receiver_life);
+        assert!(tokens > 0);
+        let ours: Vec<(Arc<Region>, u64)> = {
+            let pool = self.pool(sender);
+            pool.regions.iter().cloned().zip(pool.segments.iter().map(|s| s.base)).collect()
+        };
+        let mut fresh = self.random.fork();
+        let mut pieces = Vec::new();
+        for run in plan.runs(0..plan.len()) {
+            let local = ours[run.local as usize].1 + run.local_offset;
+            let bytes: Vec<u8> = (0..run.len).map(|_| fresh.bits() as u8).collect();
+            let memory = &mut self.engines[sender].memory;
+            memory.bytes_mut(local, bytes.len()).copy_from_slice(&bytes);
+            let remote = if self.engines[receiver].life == receiver_life {
+                self.pool(receiver).segments[run.remote as usize].base + run.remote_offset
+            } else {
+                0
+            };
+            pieces.push(Piece::new(local, remote, bytes));
+        }
+        let expected = pieces.iter().map(|piece| (layers.start, piece.remote, piece.bytes.clone()));
+        let expected: Vec<_> = expected.collect();
+        let post = Post {
+            op: TransferOp::Write,
+            plan: Arc::new(plan),
+            local: ours.iter().map(|(region, _)| Arc::clone(region)).collect(),
+            target: Target::Grant(grant),
+            notification: None,
+            layers: Some(layers.clone()),
+            deadline,
+        };
+        let now = self.local(sender);
+        let Some(link) = self.link_of(sender, receiver, serial) else { return };
+        let association = link.association;
+        let posted = link.peer.post(now, post);
+        match posted {
+            Ok(id) => {
+                let transfer = Transfer {
+                    op: TransferOp::Write,
+                    parties: [(sender, life), (receiver, receiver_life)],
+                    link: serial,
+                    id: id.expect("the plan has runs"),
+                    pieces,
+                    cells: Vec::new(),
+                    session: Some(index),
+                    note: None,
+                    limits: deadline,
+                    posted: self.now,
+                    stage: Stage::Open,
+                    done: false,
+                };
+                let transfer = self.ledger.add_transfer(association, transfer);
+                self.note(|| format!("{sender} sends layers {layers:?} of session {index} as #{transfer}"));
+                let session = &mut self.ledger.sessions[index];
+                session.expected.extend(expected);
+                if let Some(sending) = &mut session.sending {
+                    sending.next_layer = layers.end;
+                    sending.writes += 1;
+                }
+                self.attend(sender, receiver);
+            }
+            Err(_) => self.abort_as_sender(index, "cannot post"),
+        }
+    }
+
+    /// A write of a session has failed at its sender: the session cannot be completed.
+    pub(crate) fn session_write_failed(&mut self, index: SessionIndex) {
+        self.abort_as_sender(index, "a write failed");
+    }
+
+    fn abort_as_sender(&mut self, index: SessionIndex, reason: &str) {
+        let session = &self.ledger.sessions[index];
+        let (sender, receiver, key, grant) =
+            (session.sender, session.receiver, session.key, session.grant);
+        let Some(sending) = &session.sending else { return };
+        let serial = sending.link;
+        self.session_sent(index);
+        if let Some(link) = self.link_of(sender, receiver, serial) {
+            link.peer.abort_session(key, grant, reason);
+            self.attend(sender, receiver);
+        }
+    }
+
+    /// The sender posts no more.
+    fn session_sent(&mut self, index: SessionIndex) {
+        let session = &mut self.ledger.sessions[index];
+        if let Some(sending) = &mut session.sending {
+            sending.over = true;
+        }
+        self.free_source(index);
+    }
+
+    /// The sender's blocks are free once it posts no more and nothing that it posted can land.
+    pub(crate) fn free_source(&mut self, index: SessionIndex) {
+        let open = |transfer: &Transfer| {
+            transfer.session == Some(index) && transfer.stage != Stage::Released
+        };
+        let busy = self.ledger.transfers.iter().any(open);
+        let session = &mut self.ledger.sessions[index];
+        let sender = session.sender;
+        let Some(sending) = session.sending.as_mut().filter(|sending| sending.over && !busy) else {
+            return;
+        };
+        let (life, blocks) = (sending.life, std::mem::take(&mut sending.blocks));
+        if self.engines[sender].life == life {
+            self.free_blocks(sender, &blocks);
+        }
+    }
+
+    pub(crate) fn layers_arrived(&mut self, engine: usize, serial: u64, grant: GrantId, layers: Range<u32>) {
+        let index = self.session_of(serial, grant);
+        let session = &self.ledger.sessions[index];
+        assert_eq!(session.received, Stand::Open, "layers of session {index} came after its end");
+        let there = session
+            .expected
+            .iter()
+            .filter(|(layer, ..)| layers.contains(layer))
+            .all(|(_, at, bytes)| self.engines[engine].memory.bytes(*at, bytes.len()) == &bytes[..]);
+        assert!(there, "layers {layers:?} of session {index} were told before they were there");
+    }
+
+    pub(crate) fn session_complete(&mut self, engine: usize, serial: u64, grant: GrantId, payload: &Bytes) {
+        let index = self.session_of(serial, grant);
+        let session = &self.ledger.sessions[index];
+        assert_eq!(session.received, Stand::Open, "session {index} has a second end");
+        assert_eq!(session.payload, payload);
+        let all = session.sending.as_ref().is_some_and(|sending| sending.next_layer == LAYERS);
+        assert!(all, "session {index} is complete before all was sent");
+        let there = session
+            .expected
+            .iter()
+            .all(|(_, at, bytes)| self.engines[engine].memory.bytes(*at, bytes.len()) == &bytes[..]);
+        assert!(there, "session {index} is complete and not all is there");
+        self.count_end("session complete".to_owned());
+        self.close_session(index, Stand::Complete);
+    }
+
+    pub(crate) fn receiver_aborted(&mut self, serial: u64, grant: GrantId, cause: &Cause) {
+        let index = self.session_of(serial, grant);
+        let stand = self.ledger.sessions[index].received;
+        assert_eq!(stand, Stand::Open, "session {index} has a second end: {cause}");
+        self.count_end("session aborted at receiver".to_owned());
+        self.close_session(index, Stand::Aborted);
+    }
+
+    pub(crate) fn sender_aborted(&mut self, key: SessionKey) {
+        self.session_sent(key.room.0 as SessionIndex);
+    }
+
+    /// A receiver has waited long enough.
+    pub(crate) fn lose_session(&mut self, index: SessionIndex) {
+        let session = &self.ledger.sessions[index];
+        let (receiver, sender, serial, grant) =
+            (session.receiver, session.sender, session.link, session.grant);
+        if session.received != Stand::Open {
+            return;
+        }
+        if let Some(link) = self.link_of(receiver, sender, serial) {
+            let gate = link.peer.revoke(grant, "too late").expect("the session was open");
+            assert!(Arc::ptr_eq(&gate, &self.ledger.sessions[index].gate));
+            self.count_end("session revoked".to_owned());
+            self.close_session(index, Stand::Aborted);
+            self.attend(receiver, sender);
+        }
+    }
+
+    /// A receiver gives one of its sessions up.
+    pub(crate) fn end_one_session(&mut self, engine: usize) {
+        let life = (engine, self.engines[engine].life);
+        let mine = |session: &Session| {
+            session.received == Stand::Open && (session.receiver, session.receiver_life) == life
+        };
+        let open = self.ledger.sessions.iter().position(mine);
+        if let Some(index) = open.filter(|_| self.engines[engine].state == State::Running) {
+            self.lose_session(index);
+        }
+    }
+
+    fn close_session(&mut self, index: SessionIndex, stand: Stand) {
+        let session = &mut self.ledger.sessions[index];
+        session.received = stand;
+        let gate = Arc::clone(&session.gate);
+        assert!(!gate.is_open(), "session {index} is over and its gate is open");
+        self.ledger.drain_session(gate, index);
+    }
+
+    /// Nothing of a session lands any more at its receiver.
+    pub(crate) fn session_fenced(&mut self, index: SessionIndex) {
+        let session = &self.ledger.sessions[index];
+        let receiver: Life = (session.receiver, session.receiver_life);
+        let blocks = session.blocks.clone();
+        if self.engines[receiver.0].life == receiver.1 {
+            self.free_blocks(receiver.0, &blocks);
+        }
+    }
+
+    fn session_of(&self, serial: u64, grant: GrantId) -> SessionIndex {
+        let found = self.ledger.sessions.iter().position(|session| {
+            session.link == serial && session.grant == grant
+        });
+        found.expect("a session that was granted")
+    }
+
+    /// Every session has ended at its receiver, and at its sender.
+    pub(crate) fn check_sessions(&self) {
+        for (index, session) in self.ledger.sessions.iter().enumerate() {
+            if self.engines[session.receiver].life == session.receiver_life {
+                assert_ne!(session.received, Stand::Open, "session {index} never ended");
+            }
+            if let Some(sending) = &session.sending
+                && self.engines[session.sender].life == sending.life
+            {
+                assert!(sending.over, "session {index} never ended at its sender");
+            }
+        }
+    }
+}
