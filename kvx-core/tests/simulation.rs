@@ -44,7 +44,10 @@ fn promises_hold_whatever_fails() {
     for seed in seeds {
         let report = run(seed);
         happenings += report.happenings;
-        report.faults.into_iter().for_each(|(kind, count)| *faults.entry(kind).or_default() += count);
+        report
+            .faults
+            .into_iter()
+            .for_each(|(kind, count)| *faults.entry(kind).or_default() += count);
         report.ends.into_iter().for_each(|(kind, count)| *ends.entry(kind).or_default() += count);
     }
     println!("{runs} runs, {happenings} happenings\nfaults: {faults:#?}\nends: {ends:#?}");

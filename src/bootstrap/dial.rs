@@ -50,9 +50,7 @@ pub(crate) fn spawn_dial(link: Arc<Link>) {
             core.dialing = false;
             let protocol = &core.protocol;
             let vacant = !protocol.is_connected() && protocol.cause_of_death().is_none();
-            verified.filter(|new| {
-                vacant && protocol.check_connection(&new.established).is_ok()
-            })
+            verified.filter(|new| vacant && protocol.check_connection(&new.established).is_ok())
         };
         if let Some(connection) = wanted {
             let expected = link.life();

@@ -319,9 +319,7 @@ impl Peer {
     /// # Errors
     /// What to reject the connection with.
     pub fn check_connection(&self, established: &Established) -> Result<(), HandshakeError> {
-        let same = |known: &RemoteIdentity| {
-            known.incarnation == established.identity.incarnation
-        };
+        let same = |known: &RemoteIdentity| known.incarnation == established.identity.incarnation;
         let overtaken = established.clock.peer < self.met;
         if overtaken && self.identity.as_ref().is_some_and(same) {
             return Err(HandshakeError::Duplicate);

@@ -89,7 +89,12 @@ impl Pair {
     /// A control connection comes up: the handshake as bytes, dialed by side `dialer`. What was on
     /// the way on an older one is lost.
     pub fn connect(&mut self, dialer: usize) {
-        let (dialed, accepted) = self.handshake(dialer);
+        self.connect_slowly(dialer, Duration::ZERO);
+    }
+
+    /// The same, but each side comes to read the other's answer only after `delay`.
+    pub fn connect_slowly(&mut self, dialer: usize, delay: Duration) {
+        let (dialed, accepted) = self.handshake(dialer, delay);
         let now = self.now;
         self.sides.iter_mut().for_each(|side| side.control.clear());
         self.sides[dialer].peer.handle_connected(now, &dialed, true);
@@ -192,18 +197,21 @@ impl Pair {
         any
     }
 
-    /// The handshake of a control connection.
-    fn handshake(&self, dialer: usize) -> (Established, Established) {
-        let (ours, theirs) = (&self.sides[dialer].identity, &self.sides[1 - dialer].identity);
+    /// The handshake of a control connection, dialed by side `dialer`: what it and the listener
+    /// have established. Each comes to read the other's answer only after `delay`.
+    pub fn handshake(&mut self, dialer: usize, delay: Duration) -> (Established, Established) {
+        let [ours, theirs] = [dialer, 1 - dialer].map(|side| self.sides[side].identity.clone());
         let auth = Auth::SharedKey(AuthKey::new(b"a secret of both".to_vec()));
         let (dialing, hello) =
-            Dialer::new(ours, &auth, Some(theirs.engine), [1; 32], self.now).expect("a Hello");
+            Dialer::new(&ours, &auth, Some(theirs.engine), [1; 32], self.now).expect("a Hello");
         let HandshakeMessage::Hello(parsed) = parse(&hello) else { unreachable!("a Hello") };
-        let reply = Listener::answer(theirs, &auth, &hello, parsed, [2; 32], self.now);
+        let reply = Listener::answer(&theirs, &auth, &hello, parsed, [2; 32], self.now);
         let reply = reply.expect("a Welcome");
+        self.now = self.now + delay;
         let (dialed, confirm) = dialing
             .handle_welcome(self.now, &reply.bytes, parse(&reply.bytes))
             .expect("the dialer is satisfied");
+        self.now = self.now + delay;
         let accepted = reply
             .listener
             .handle_confirm(self.now, &parse(&confirm))

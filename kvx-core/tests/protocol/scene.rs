@@ -38,18 +38,24 @@ pub(crate) fn scene() -> Scene {
 }
 
 pub(crate) fn scene_with(config: PeerConfig) -> Scene {
-    let mut pair = Pair::connected(config);
-    let (local, source) = pair.sides[0].register(4096, 0, ALL);
-    let (remote, target) = pair.sides[1].register(4096, 0xee, ALL);
-    for (index, byte) in pair.sides[0].memory.bytes_mut(source.base, 4096).iter_mut().enumerate() {
-        *byte = (index / 16 + index % 7) as u8;
-    }
-    pair.sides[0].peer.learn_regions([(remote.id, remote.key.clone())]);
-    pair.sides.iter_mut().for_each(|side| side.events.clear());
-    Scene { pair, local, source, remote, target }
+    Scene::around(Pair::connected(config))
 }
 
 impl Scene {
+    /// The scene for a pair that is connected.
+    pub(crate) fn around(mut pair: Pair) -> Self {
+        let (local, source) = pair.sides[0].register(4096, 0, ALL);
+        let (remote, target) = pair.sides[1].register(4096, 0xee, ALL);
+        for (index, byte) in
+            pair.sides[0].memory.bytes_mut(source.base, 4096).iter_mut().enumerate()
+        {
+            *byte = (index / 16 + index % 7) as u8;
+        }
+        pair.sides[0].peer.learn_regions([(remote.id, remote.key.clone())]);
+        pair.sides.iter_mut().for_each(|side| side.events.clear());
+        Self { pair, local, source, remote, target }
+    }
+
     /// The runs of `count` pieces of `len` bytes each, spread over both regions so that none merge.
     pub(crate) fn plan(&self, count: u64, len: u64) -> Arc<Plan> {
         let spans = |step: u64| -> Spans {

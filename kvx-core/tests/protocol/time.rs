@@ -1,1 +1,188 @@
-//! placeholder
+//! Time: deadlines, expiries, heartbeats, and clocks.
+
+use std::time::Duration;
+
+use kvx_core::proto::{Deadline, Event, PeerConfig, Post, TransferOp};
+use kvx_core::testing::Pair;
+
+use super::scene::{MS, SECOND, Scene, config, scene};
+
+fn post_with(scene: &mut Scene, deadline: Deadline) {
+    let post = scene.post_of(TransferOp::Write, scene.plan(8, 128));
+    scene.post(Post { deadline, ..post });
+}
+
+#[test]
+fn a_transfer_without_progress_fails_at_its_deadline() {
+    let mut scene = scene();
+    scene.pair.disconnect();
+    scene.write();
+    assert_eq!(scene.pair.sides[0].peer.next_timeout(), scene.pair.now + 10 * SECOND);
+    scene.pair.elapse(10 * SECOND - MS);
+    assert!(scene.ends().is_empty());
+    scene.pair.elapse(MS);
+    assert_eq!(scene.end(), "deadline: no progress for 10s");
+}
+
+#[test]
+fn progress_moves_the_deadline_and_the_total_does_not_move() {
+    for (total, end) in
+        [(None, "1024 bytes in 8 runs"), (Some(3 * SECOND), "deadline: not finished for 3s")]
+    {
+        let mut scene = scene();
+        post_with(&mut scene, Deadline { progress: SECOND, total });
+        scene.pair.settle_control();
+        let lane = scene.pair.lanes(0)[0];
+        for _ in 0..4 {
+            scene.pair.transmit(0, lane);
+            scene.pair.elapse(900 * MS);
+            while scene.pair.receive(1, lane) {}
+            scene.pair.transmit(1, lane);
+            while scene.pair.receive(0, lane) {}
+        }
+        assert_eq!(scene.end(), end);
+    }
+}
+
+#[test]
+fn nothing_lands_after_the_deadline_whoever_is_asleep() {
+    let mut scene = scene();
+    post_with(&mut scene, Deadline { progress: SECOND, total: None });
+    scene.pair.settle_control();
+    let lane = scene.pair.lanes(0)[0];
+    while scene.pair.transmit(0, lane) {}
+    for _ in 0..3 {
+        scene.pair.receive(1, lane);
+    }
+    let before = scene.target_bytes();
+    // Neither side runs its timers: the time alone is enough.
+    scene.pair.now = scene.pair.now + SECOND;
+    while scene.pair.receive(1, lane) {}
+    assert_eq!(scene.target_bytes(), before);
+}
+
+#[test]
+fn a_frame_that_came_late_is_sent_again_while_there_is_time() {
+    let mut scene = scene();
+    post_with(&mut scene, Deadline { progress: SECOND, total: None });
+    scene.pair.settle_control();
+    let lanes = scene.pair.lanes(0);
+    // The first frame is held back; the others land, and move the deadline.
+    scene.pair.transmit(0, lanes[0]);
+    scene.pair.now = scene.pair.now + 800 * MS;
+    while scene.pair.transmit(0, lanes[1]) {}
+    while scene.pair.receive(1, lanes[1]) {}
+    while scene.pair.transmit(1, lanes[1]) {}
+    while scene.pair.receive(0, lanes[1]) {}
+    scene.pair.now = scene.pair.now + 300 * MS;
+    while scene.pair.receive(1, lanes[0]) {}
+    scene.pair.settle();
+    assert_eq!(scene.end(), "1024 bytes in 8 runs");
+    assert!(scene.arrived(0..8, 128));
+}
+
+#[test]
+fn a_cancelled_write_whose_owner_is_silent_ends_unfenced_at_its_deadline() {
+    let mut scene = scene();
+    let transfer = scene.write();
+    scene.pair.settle_control();
+    let lane = scene.pair.lanes(0)[0];
+    scene.pair.transmit(0, lane);
+    scene.pair.sides[0].peer.cancel(transfer);
+    scene.pair.sides[0].peer.cancel(transfer);
+    scene.pair.disconnect();
+    scene.pair.elapse(9 * SECOND);
+    assert!(scene.ends().is_empty());
+    scene.pair.elapse(SECOND);
+    assert_eq!(scene.end(), "cancelled, unfenced");
+    let before = scene.target_bytes();
+    while scene.pair.receive(1, lane) {}
+    assert_eq!(scene.target_bytes(), before);
+}
+
+fn liveness(pair: &mut Pair, side: usize) -> Vec<&'static str> {
+    pair.collect();
+    let word = |event| match event {
+        Event::Suspect(_) => Some("suspect"),
+        Event::Recovered => Some("recovered"),
+        Event::Disconnected => Some("disconnected"),
+        Event::Dead(_) => Some("dead"),
+        _ => None,
+    };
+    pair.sides[side].take_events().into_iter().filter_map(word).collect()
+}
+
+#[test]
+fn an_idle_peer_that_answers_heartbeats_is_never_suspect() {
+    let mut scene = scene();
+    scene.pair.live(60 * SECOND);
+    assert!(liveness(&mut scene.pair, 0).is_empty());
+    assert!(scene.pair.sides[0].peer.is_alive());
+}
+
+#[test]
+fn a_silent_peer_is_suspect_and_recovers_when_it_is_heard() {
+    let mut scene = scene();
+    // Its messages are on their way and do not come.
+    scene.pair.elapse(5 * SECOND - MS);
+    assert!(liveness(&mut scene.pair, 0).is_empty());
+    scene.pair.elapse(MS);
+    assert_eq!(liveness(&mut scene.pair, 0), ["suspect"]);
+    assert!(!scene.pair.sides[0].peer.is_alive());
+    scene.pair.elapse(10 * SECOND);
+    assert!(liveness(&mut scene.pair, 0).is_empty(), "told once");
+    scene.pair.settle();
+    assert_eq!(liveness(&mut scene.pair, 0), ["recovered"]);
+}
+
+#[test]
+fn a_peer_without_a_connection_is_lost_in_the_end() {
+    let mut scene = scene();
+    scene.pair.disconnect();
+    scene.pair.elapse(30 * SECOND - MS);
+    assert_eq!(liveness(&mut scene.pair, 0), ["disconnected"]);
+    scene.pair.elapse(MS);
+    assert_eq!(liveness(&mut scene.pair, 0), ["dead"]);
+    let cause = scene.pair.sides[0].peer.cause_of_death().unwrap();
+    assert_eq!(cause.to_string(), "the peer is unreachable for 30s");
+}
+
+#[test]
+fn a_connection_that_is_busy_for_hours_still_knows_the_peers_clock() {
+    let mut scene = scene();
+    // Something is heard every second, so that silence never asks for the time.
+    for _ in 0..3 * 3600 {
+        let now = scene.pair.now;
+        scene.pair.sides[0].peer.notify(now, "tick".into()).unwrap();
+        scene.pair.elapse(SECOND);
+        scene.pair.settle();
+        super::scene::told(&mut scene.pair, 1);
+    }
+    post_with(&mut scene, Deadline { progress: SECOND, total: None });
+    scene.pair.settle();
+    assert_eq!(scene.end(), "1024 bytes in 8 runs");
+}
+
+#[test]
+fn a_clock_that_was_looked_at_too_late_is_looked_at_again_when_frames_expire() {
+    // The handshake's answer lay unread for half a minute: expiries come as much too early.
+    let mut pair = Pair::new([config(), config()]);
+    pair.connect_slowly(0, 30 * SECOND);
+    pair.settle();
+    let mut scene = Scene::around(pair);
+    post_with(&mut scene, Deadline { progress: SECOND, total: None });
+    scene.pair.live(SECOND / 2);
+    assert_eq!(scene.end(), "1024 bytes in 8 runs");
+}
+
+#[test]
+fn timers_are_quiet_while_nothing_is_due() {
+    let mut scene = scene();
+    let PeerConfig { heartbeat, .. } = config();
+    assert_eq!(scene.pair.sides[0].peer.next_timeout(), scene.pair.now + heartbeat);
+    // An early call changes nothing.
+    let now = scene.pair.now;
+    scene.pair.sides[0].peer.handle_timeout(now);
+    assert!(!scene.pair.sides[0].peer.has_messages());
+    assert!(heartbeat > Duration::ZERO);
+}

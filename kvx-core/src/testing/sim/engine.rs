@@ -196,7 +196,12 @@ impl World {
     }
 
     /// The link of this serial number, if it still is the link.
-    pub(crate) fn link_of(&mut self, engine: usize, remote: usize, serial: u64) -> Option<&mut Link> {
+    pub(crate) fn link_of(
+        &mut self,
+        engine: usize,
+        remote: usize,
+        serial: u64,
+    ) -> Option<&mut Link> {
         self.engines[engine].links.get_mut(&remote).filter(|link| link.serial == serial)
     }
 

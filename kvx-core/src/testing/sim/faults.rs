@@ -19,9 +19,8 @@ impl World {
         match self.random.within(0..100) {
             0..25 => self.cut_one("control cut", |role| matches!(role, Role::Control(_))),
             25..60 => self.cut_one("lane cut", |role| matches!(role, Role::Lane(_))),
-            60..65 => self.cut_one("handshake cut", |role| {
-                !matches!(role, Role::Control(_) | Role::Lane(_))
-            }),
+            60..65 => self
+                .cut_one("handshake cut", |role| !matches!(role, Role::Control(_) | Role::Lane(_))),
             65..78 => self.part_two(),
             78..88 => self.stop_one(),
             88..94 => self.crash_one(),
@@ -35,9 +34,7 @@ impl World {
         let candidates: Vec<ConnId> = self
             .conns
             .iter()
-            .filter(|(_, conn)| {
-                conn.ends.iter().flatten().any(|end| of_this_kind(&end.role))
-            })
+            .filter(|(_, conn)| conn.ends.iter().flatten().any(|end| of_this_kind(&end.role)))
             .map(|(id, _)| *id)
             .collect();
         if candidates.is_empty() {

@@ -5,10 +5,8 @@ use std::net::{IpAddr, Ipv4Addr};
 use bytes::Bytes;
 
 use crate::error::{Cause, HandshakeError};
-use crate::proto::{
-    Dialer, Established, Incoming, Known, LaneListener, Listener, Verdict, admit,
-};
 use crate::id::Incarnation;
+use crate::proto::{Dialer, Established, Incoming, Known, LaneListener, Listener, Verdict, admit};
 use crate::testing::lane::{LaneReceiver, LaneSender};
 use crate::testing::pair::parse;
 use crate::testing::sim::World;

@@ -60,7 +60,13 @@ impl World {
     }
 
     /// The peer has stopped a lane: so does this side, after a call in progress.
-    pub(crate) fn close_lane(&mut self, engine: usize, remote: usize, lane: LaneId, cause: LaneError) {
+    pub(crate) fn close_lane(
+        &mut self,
+        engine: usize,
+        remote: usize,
+        lane: LaneId,
+        cause: LaneError,
+    ) {
         let link = self.engines[engine].links.get(&remote);
         if let Some(&(id, end)) = link.and_then(|link| link.lanes.get(&lane)) {
             self.close_half(id, end, cause);
@@ -88,7 +94,10 @@ impl World {
         let Some(half) = self.half(id, end) else { return };
         let ticket = half.ticket;
         if let LaneError::Violation(violation) = &cause {
-            assert!(!self.is_current(engine, remote, ticket), "{remote} broke the frame rules: {violation}");
+            assert!(
+                !self.is_current(engine, remote, ticket),
+                "{remote} broke the frame rules: {violation}"
+            );
         }
         self.note(|| format!("{engine} ends {} with {remote}: {cause}", ticket.lane));
         self.close_end(id, end);
@@ -199,7 +208,10 @@ impl Place for Here<'_> {
             let (engine, remote) = (self.engine, self.remote);
             let FrameHeader { kind, transfer, first_run, runs, .. } = header;
             let runs = *first_run..first_run + runs;
-            format!("{engine} has {kind:?} {transfer} runs {runs:?} of {remote} on {}: {admission:?}", self.ticket.lane)
+            format!(
+                "{engine} has {kind:?} {transfer} runs {runs:?} of {remote} on {}: {admission:?}",
+                self.ticket.lane
+            )
         });
         self.world.attend(self.engine, self.remote);
         Ok(admission)

@@ -3,12 +3,12 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
+use crate::error::LaneError;
+use crate::id::{Association, LaneId};
 use crate::proto::{Dialer, LaneDialer, LaneListener, Listener};
 use crate::testing::lane::{LaneReceiver, LaneSender};
 use crate::testing::random::Random;
 use crate::testing::sim::{Happening, Instant, MS, SECOND, World};
-use crate::id::{Association, LaneId};
-use crate::error::LaneError;
 
 /// A connection's number, never used again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -137,7 +137,8 @@ impl World {
         let accepted = if listening { end(Role::Accept) } else { None };
         let engines = [from, to];
         let pipes = [Pipe::default(), Pipe::default()];
-        self.conns.insert(id, Conn { ends: [end(role), accepted], pipes, engines, cut: !listening });
+        self.conns
+            .insert(id, Conn { ends: [end(role), accepted], pipes, engines, cut: !listening });
         if listening {
             self.after(2 * SECOND, Happening::Impatience(id, 1));
         } else {

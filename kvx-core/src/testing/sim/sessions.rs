@@ -222,7 +222,13 @@ impl World {
         let (life, serial) = (sending.life, sending.link);
         let plan = sending
             .map
-            .plan(layers.clone(), session.tokens, &sending.blocks, &session.blocks, &PlanOptions::default())
+            .plan(
+                layers.clone(),
+                session.tokens,
+                &sending.blocks,
+                &session.blocks,
+                &PlanOptions::default(),
+            )
             .expect("a plan of valid blocks");
         let (tokens, receiver_life) = (session.tokens, session.receiver_life);
         assert!(tokens > 0);
@@ -276,7 +282,9 @@ impl World {
                     done: false,
                 };
                 let transfer = self.ledger.add_transfer(association, transfer);
-                self.note(|| format!("{sender} sends layers {layers:?} of session {index} as #{transfer}"));
+                self.note(|| {
+                    format!("{sender} sends layers {layers:?} of session {index} as #{transfer}")
+                });
                 let session = &mut self.ledger.sessions[index];
                 session.expected.extend(expected);
                 if let Some(sending) = &mut session.sending {
@@ -333,29 +341,38 @@ impl World {
         }
     }
 
-    pub(crate) fn layers_arrived(&mut self, engine: usize, serial: u64, grant: GrantId, layers: Range<u32>) {
+    pub(crate) fn layers_arrived(
+        &mut self,
+        engine: usize,
+        serial: u64,
+        grant: GrantId,
+        layers: Range<u32>,
+    ) {
         let index = self.session_of(serial, grant);
         let session = &self.ledger.sessions[index];
         assert_eq!(session.received, Stand::Open, "layers of session {index} came after its end");
-        let there = session
-            .expected
-            .iter()
-            .filter(|(layer, ..)| layers.contains(layer))
-            .all(|(_, at, bytes)| self.engines[engine].memory.bytes(*at, bytes.len()) == &bytes[..]);
+        let there = session.expected.iter().filter(|(layer, ..)| layers.contains(layer)).all(
+            |(_, at, bytes)| self.engines[engine].memory.bytes(*at, bytes.len()) == &bytes[..],
+        );
         assert!(there, "layers {layers:?} of session {index} were told before they were there");
     }
 
-    pub(crate) fn session_complete(&mut self, engine: usize, serial: u64, grant: GrantId, payload: &Bytes) {
+    pub(crate) fn session_complete(
+        &mut self,
+        engine: usize,
+        serial: u64,
+        grant: GrantId,
+        payload: &Bytes,
+    ) {
         let index = self.session_of(serial, grant);
         let session = &self.ledger.sessions[index];
         assert_eq!(session.received, Stand::Open, "session {index} has a second end");
         assert_eq!(session.payload, payload);
         let all = session.sending.as_ref().is_some_and(|sending| sending.next_layer == LAYERS);
         assert!(all, "session {index} is complete before all was sent");
-        let there = session
-            .expected
-            .iter()
-            .all(|(_, at, bytes)| self.engines[engine].memory.bytes(*at, bytes.len()) == &bytes[..]);
+        let there = session.expected.iter().all(|(_, at, bytes)| {
+            self.engines[engine].memory.bytes(*at, bytes.len()) == &bytes[..]
+        });
         assert!(there, "session {index} is complete and not all is there");
         self.count_end("session complete".to_owned());
         self.close_session(index, Stand::Complete);
@@ -421,9 +438,11 @@ impl World {
     }
 
     fn session_of(&self, serial: u64, grant: GrantId) -> SessionIndex {
-        let found = self.ledger.sessions.iter().position(|session| {
-            session.link == serial && session.grant == grant
-        });
+        let found = self
+            .ledger
+            .sessions
+            .iter()
+            .position(|session| session.link == serial && session.grant == grant);
         found.expect("a session that was granted")
     }
 

@@ -55,7 +55,12 @@ impl World {
         self.engines[index].belongings.pool = Some(pool);
     }
 
-    pub(crate) fn register(&mut self, index: usize, segment: Segment, rights: Rights) -> Arc<Region> {
+    pub(crate) fn register(
+        &mut self,
+        index: usize,
+        segment: Segment,
+        rights: Rights,
+    ) -> Arc<Region> {
         let key = RegionKey::new(self.random.bytes());
         let registry = &self.engines[index].registry;
         registry.register(segment.provider(), rights, key).expect("room for a region")
@@ -70,8 +75,7 @@ impl World {
         if self.engines[engine].state != State::Running {
             return;
         }
-        let remote =
-            (engine + 1 + self.random.index(self.engines.len() - 1)) % self.engines.len();
+        let remote = (engine + 1 + self.random.index(self.engines.len() - 1)) % self.engines.len();
         match self.random.within(0..100) {
             0..35 => self.start_transfer(engine, remote, TransferOp::Write),
             35..55 => self.start_transfer(engine, remote, TransferOp::Read),
@@ -128,7 +132,10 @@ impl World {
                 let cells = local.into_iter().chain(far).collect();
                 let transfer = Transfer {
                     op,
-                    parties: [(engine, self.engines[engine].life), (remote, self.engines[remote].life)],
+                    parties: [
+                        (engine, self.engines[engine].life),
+                        (remote, self.engines[remote].life),
+                    ],
                     link: serial,
                     id,
                     pieces,
@@ -205,7 +212,16 @@ impl World {
         let incarnation = link.peer.identity().map(|identity| identity.incarnation);
         let now = self.now;
         self.note(|| format!("{engine} sends notification {id} to {remote}, after #{after:?}"));
-        self.ledger.add_note(serial, id, (engine, life), remote, incarnation, bytes.len(), after, now)
+        self.ledger.add_note(
+            serial,
+            id,
+            (engine, life),
+            remote,
+            incarnation,
+            bytes.len(),
+            after,
+            now,
+        )
     }
 
     fn cancel_one(&mut self, engine: usize) {

@@ -91,7 +91,13 @@ impl World {
     }
 
     /// A notification has come.
-    pub(crate) fn hear_notification(&mut self, engine: usize, remote: usize, serial: u64, bytes: &[u8]) {
+    pub(crate) fn hear_notification(
+        &mut self,
+        engine: usize,
+        remote: usize,
+        serial: u64,
+        bytes: &[u8],
+    ) {
         let number = bytes[..8].try_into().map(u64::from_le_bytes).expect("eight bytes");
         let index = number as NoteIndex;
         let here = self.engines[engine].identity.incarnation;

@@ -190,7 +190,11 @@ impl World {
         for (index, transfer) in self.ledger.transfers.iter().enumerate() {
             let (engine, life) = transfer.parties[0];
             let alive = self.engines[engine].life == life;
-            assert!(!alive || transfer.stage == Stage::Released, "#{index} is {:?}", transfer.stage);
+            assert!(
+                !alive || transfer.stage == Stage::Released,
+                "#{index} is {:?}",
+                transfer.stage
+            );
         }
         for index in 0..self.ledger.notes.len() {
             self.check_note(index);
@@ -199,9 +203,13 @@ impl World {
         for engine in &self.engines {
             let belongings = &engine.belongings;
             for estate in &belongings.estates {
-                for edge in [estate.segment.base - GUARD, estate.segment.base + estate.segment.len] {
+                for edge in [estate.segment.base - GUARD, estate.segment.base + estate.segment.len]
+                {
                     let guard = engine.memory.bytes(edge, GUARD as usize);
-                    assert!(guard.iter().all(|byte| *byte == 0x11), "bytes beyond a region changed");
+                    assert!(
+                        guard.iter().all(|byte| *byte == 0x11),
+                        "bytes beyond a region changed"
+                    );
                 }
             }
             for link in engine.links.values() {

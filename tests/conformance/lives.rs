@@ -1,0 +1,139 @@
+//! A restarted engine is a new peer: old handles fail, adding it again works under the same name,
+//! and nothing of the old life is mistaken for the new.
+
+use kvx::error::Cause;
+use kvx::{Config, Engine, PostOptions, Rights, TransferOp};
+
+use crate::fabric::{Fabric, LONG, unique};
+use crate::memory::{Memory, READ_WRITE, add, prepare, span, transfer_and_check};
+use crate::probe::Probe;
+
+pub(crate) fn a_restarted_engine_is_reached_again_under_its_old_address(fabric: &dyn Fabric) {
+    let a = fabric.engine("a");
+    let name = unique("b");
+    let mut address = None;
+    let mut incarnations = Vec::new();
+    for _ in 0..4 {
+        let b = restart(fabric, &name, address);
+        address = Some(b.local_addr());
+        assert!(!incarnations.contains(&b.incarnation()));
+        incarnations.push(b.incarnation());
+        let local = Memory::new(&a, 1000, Rights::empty());
+        let remote = Memory::new(&b, 1000, READ_WRITE);
+        let peer = add(&a, &b, &[&remote]);
+        let pairs = [(span(0, 1, 900), span(0, 99, 900))];
+        transfer_and_check(&peer, TransferOp::Write, &[&local], &[&remote], &pairs);
+        assert_eq!(peer.identity(), Some((b.id(), b.incarnation())));
+        let prepared = prepare(&peer, TransferOp::Write, &[&local], &pairs).unwrap();
+        b.shutdown();
+        // The goodbye is on its way; the handle fails from then on.
+        let error = loop {
+            let outcome = prepared.post(PostOptions::new()).and_then(|transfer| transfer.wait());
+            match outcome {
+                Err(error) if matches!(error.cause, Cause::PeerClosed) => break error,
+                outcome => assert!(matches!(
+                    outcome,
+                    Err(kvx::Error { cause: Cause::Refused(_) | Cause::PeerClosed, .. })
+                )),
+            }
+        };
+        assert_eq!(error.peer.and_then(|peer| peer.id()), Some(b.id()));
+        assert!(peer.notify("old").wait().is_err());
+        assert!(!peer.is_connected());
+    }
+}
+
+pub(crate) fn an_engine_restarted_while_the_old_one_lives_supersedes_it(fabric: &dyn Fabric) {
+    let a = fabric.engine("a");
+    let name = unique("b");
+    let old = restart(fabric, &name, None);
+    let remote = Memory::new(&old, 1000, READ_WRITE);
+    let local = Memory::new(&a, 1000, Rights::empty());
+    let peer = add(&a, &old, &[&remote]);
+    let pairs = [(span(0, 0, 1000), span(0, 0, 1000))];
+    transfer_and_check(&peer, TransferOp::Write, &[&local], &[&remote], &pairs);
+    // As after a crash that `a` has not noticed: the same name, another life.
+    let new = restart(fabric, &name, None);
+    assert_eq!((old.id(), old.incarnation() == new.incarnation()), (new.id(), false));
+    let probe = Probe::new(&new, &a);
+    probe.rounds(2);
+    let error = peer.notify("old").wait().unwrap_err();
+    assert!(matches!(error.cause, Cause::PeerRestarted), "{error}");
+    let prepared = prepare(&peer, TransferOp::Write, &[&local], &pairs).unwrap();
+    let error = prepared.post(PostOptions::new()).unwrap_err();
+    assert!(matches!(error.cause, Cause::PeerRestarted), "{error}");
+    Probe::new(&a, &new).rounds(2);
+    probe.rounds(2);
+}
+
+pub(crate) fn notifications_for_the_old_life_do_not_reach_the_new(fabric: &dyn Fabric) {
+    let a = fabric.engine("a");
+    let name = unique("b");
+    let mut address = None;
+    for round in 0..4_u8 {
+        let b = restart(fabric, &name, address);
+        address = Some(b.local_addr());
+        let peer = a.add_peer(&b.metadata([]).unwrap()).unwrap();
+        peer.notify(vec![round]).wait().unwrap();
+        let first = b.wait_notification(LONG).unwrap();
+        assert_eq!(&first.bytes[..], [round], "not what was said to this life");
+        // More are said than the old life's user takes, up to its end and beyond.
+        let said: Vec<_> = (0..50).map(|_| peer.notify(vec![100 + round])).collect();
+        b.shutdown();
+        let later: Vec<_> = (0..50).map(|_| peer.notify(vec![200 + round])).collect();
+        for told in said.into_iter().chain(later) {
+            if let Err(error) = told.wait() {
+                assert!(
+                    matches!(error.cause, Cause::PeerClosed | Cause::DeliveryUnknown(_)),
+                    "{error}"
+                );
+            }
+        }
+    }
+}
+
+pub(crate) fn the_blob_of_an_old_life_is_refused_while_the_new_is_connected(fabric: &dyn Fabric) {
+    let a = fabric.engine("a");
+    let name = unique("b");
+    let old = restart(fabric, &name, None);
+    let blob = old.metadata([]).unwrap();
+    a.add_peer(&blob).unwrap().ready().wait().unwrap();
+    let address = old.local_addr();
+    drop(old);
+    let new = restart(fabric, &name, Some(address));
+    let probe = Probe::new(&a, &new);
+    probe.rounds(1);
+    let error = a.add_peer(&blob).unwrap_err();
+    assert!(matches!(error.cause, Cause::PeerRestarted), "{error}");
+    assert_eq!(error.peer.and_then(|peer| peer.id()), Some(new.id()));
+    probe.rounds(2);
+}
+
+pub(crate) fn a_removed_peer_can_be_added_again(fabric: &dyn Fabric) {
+    let (a, b) = fabric.pair();
+    for _ in 0..10 {
+        let probe = Probe::new(&a, &b);
+        probe.rounds(1);
+        let memory = Memory::new(&b, 1 << 20, READ_WRITE);
+        let local = Memory::new(&a, 1 << 20, Rights::empty());
+        let peer = add(&a, &b, &[&memory]);
+        let pairs = vec![(span(0, 0, 1 << 20), span(0, 0, 1 << 20)); 256];
+        let prepared = prepare(&peer, TransferOp::Read, &[&local], &pairs).unwrap();
+        let read = prepared.post(PostOptions::new()).unwrap();
+        peer.remove();
+        local.poison();
+        let error = read.wait().unwrap_err();
+        assert!(matches!(error.cause, Cause::PeerRemoved), "{error}");
+        let error = peer.notify("gone").wait().unwrap_err();
+        assert!(matches!(error.cause, Cause::PeerRemoved), "{error}");
+        Probe::new(&a, &b).rounds(2);
+        local.assert_poisoned();
+    }
+}
+
+/// An engine of this name, at the old address if that is free.
+fn restart(fabric: &dyn Fabric, name: &str, address: Option<std::net::SocketAddr>) -> Engine {
+    let config = || Config::default().name(name).deadline(LONG);
+    let again = address.and_then(|address| fabric.build(config().bind(address)).ok());
+    again.unwrap_or_else(|| fabric.build(config()).unwrap())
+}
