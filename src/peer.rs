@@ -257,6 +257,17 @@ impl Link {
             && dialed.is_some_and(|connection| addresses.contains(&connection.from))
     }
 
+    /// Whether this is a live peer that dialed this engine and gives one of these addresses as its
+    /// own.
+    pub(crate) fn has_dialed_from(&self, addresses: &[SocketAddr]) -> bool {
+        let core = self.lock();
+        let accepted = core.connection.as_ref().is_some_and(|connection| !connection.dialed_here);
+        let identity = core.protocol.identity().filter(|_| accepted && core.protocol.is_alive());
+        identity.is_some_and(|identity| {
+            identity.addresses.iter().any(|address| addresses.contains(address))
+        })
+    }
+
     pub(crate) fn set_addresses(&self, addresses: Vec<SocketAddr>) {
         *self.addresses.lock().unwrap_or_else(PoisonError::into_inner) = addresses;
     }

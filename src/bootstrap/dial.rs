@@ -128,12 +128,27 @@ async fn find_road(
             }
             Err(error) => {
                 tracing::debug!(peer = %label, %error, "dial failed");
+                if matches!(error, DialError::Refused(HandshakeError::Duplicate))
+                    && let Some(link) = dialed_by(shared, addresses)
+                {
+                    return when_ready(link).await;
+                }
                 *last = Some(error.into_cause(label));
                 tokio::time::sleep(pause).await;
                 pause = (pause * 2).min(Duration::from_secs(1));
             }
         }
     }
+}
+
+/// The one peer that has dialed this engine and says that it is at one of these addresses: whoever
+/// is there has just said that it is connected with this engine already.
+fn dialed_by(shared: &Shared, addresses: &[SocketAddr]) -> Option<Arc<Link>> {
+    let peers = shared.peers();
+    let mut there = peers.values().filter(|link| link.has_dialed_from(addresses));
+    // Where two say so, one is mistaken, or worse.
+    let first = there.next().cloned();
+    first.filter(|_| there.next().is_none())
 }
 
 async fn when_ready(link: Arc<Link>) -> Result<Arc<Link>, Error> {

@@ -85,18 +85,29 @@ impl Pool {
     /// What is wrong if `blocks[i]` is to hold what belongs to block `sources[i]` by this seed,
     /// and all others the poison.
     pub fn find_wrong(&self, seed: u64, sources: &[u32], blocks: &[u32]) -> Option<String> {
+        let wrong = self.find_block(|region, index, seen| {
+            let at = blocks.iter().position(|block| *block == index);
+            at.is_some_and(|at| seen != block(seed, sources[at], region, seen.len() as u64))
+        });
+        wrong.or_else(|| self.find_touched(blocks))
+    }
+
+    /// A block beside these that does not hold the poison.
+    pub fn find_touched(&self, blocks: &[u32]) -> Option<String> {
+        self.find_block(|_, index, seen| {
+            !blocks.contains(&index) && seen != vec![POISON; seen.len()]
+        })
+    }
+
+    /// The first block of which `is_wrong` (region, block, its bytes) is true.
+    fn find_block(&self, is_wrong: impl Fn(u32, u32, &[u8]) -> bool) -> Option<String> {
         for (region, buffer) in (0..).zip(&self.buffers) {
             let len = buffer.len() / u64::from(BLOCKS);
             let mut seen = vec![0; len as usize];
             for index in 0..BLOCKS {
                 buffer.read(u64::from(index) * len, &mut seen).unwrap();
-                let expected = match blocks.iter().position(|block| *block == index) {
-                    Some(at) => block(seed, sources[at], region, len),
-                    None => vec![POISON; len as usize],
-                };
-                if seen != expected {
-                    let granted = blocks.contains(&index);
-                    return Some(format!("region-{region}-block-{index}-granted-{granted}"));
+                if is_wrong(region, index, &seen) {
+                    return Some(format!("region-{region}-block-{index}"));
                 }
             }
         }

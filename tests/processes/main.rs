@@ -6,9 +6,11 @@
 #![allow(clippy::unwrap_used, clippy::panic, unreachable_pub)]
 
 mod content;
+mod cut;
 mod kill;
 mod line;
 mod random;
+mod relay;
 mod service;
 mod session;
 mod stop;

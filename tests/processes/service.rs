@@ -72,6 +72,7 @@ impl Service {
             "alloc" => self.allocate(command),
             "fill" => Ok(self.fill(command)),
             "check" => Ok(self.check(command)),
+            "check-outside" => Ok(self.check_outside(command)),
             "watch" => Ok(self.watch(command)),
             "deregister" => self.deregister(command),
             "blob" => self.blob(command),
@@ -179,6 +180,12 @@ impl Service {
                 content::find_wrong(buffer, seed, offset, len).map(|at| at.to_string())
             }
         };
+        wrong.map_or("ok".to_owned(), |at| format!("wrong at={at}"))
+    }
+
+    /// `check-outside name= blocks=`, of a pool: answers `ok` if all other blocks hold the poison.
+    fn check_outside(&self, command: &Line) -> String {
+        let wrong = self.pools[command.get("name")].find_touched(&command.numbers("blocks"));
         wrong.map_or("ok".to_owned(), |at| format!("wrong at={at}"))
     }
 

@@ -72,6 +72,13 @@ impl Session {
         assert_eq!(found.verb, "ok", "{found:?}");
     }
 
+    /// No byte is where none was granted.
+    pub fn check_outside(&self, receiver: &mut Worker, pool: &str) {
+        let blocks = list(&self.blocks);
+        let found = receiver.must(&format!("check-outside name={pool} blocks={blocks}"));
+        assert_eq!(found.verb, "ok", "{found:?}");
+    }
+
     /// The sender's answer says that it has moved everything.
     pub fn expect_sent(&self, sent: &Line) {
         let bytes = u64::from(LAYERS * PROMPT) * 2 * (8 << 10);
