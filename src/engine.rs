@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use kvx_core::error::{Cause, Error, Operation as Doing, PeerName, Result};
+use kvx_core::error::{Cause, Error, Invalid, Operation as Doing, PeerName, Result};
 use kvx_core::id::{Association, EngineId, Incarnation};
 use kvx_core::proto::{Auth, Deadline, LocalIdentity, PeerConfig};
 use kvx_core::region::{Region as CoreRegion, RegionKey, Registry, Rights};
@@ -270,18 +270,23 @@ impl Engine {
 
     /// The peers that are known at present.
     pub fn peers(&self) -> Vec<Peer> {
+        if self.shared().is_forked() {
+            return Vec::new();
+        }
         let links: Vec<Arc<Link>> = self.shared().peers().values().cloned().collect();
         links.into_iter().map(|link| Peer::new(self.clone(), link, Vec::new())).collect()
     }
 
     /// The next notification, if one is there. Never waits.
     pub fn poll_notification(&self) -> Option<crate::Notification> {
-        self.shared().inbox.poll()
+        let shared = self.shared();
+        if shared.is_forked() { None } else { shared.inbox.poll() }
     }
 
     /// Waits on the calling thread for the next notification, `timeout` at most.
     pub fn wait_notification(&self, timeout: Duration) -> Option<crate::Notification> {
-        self.shared().inbox.wait(timeout)
+        let shared = self.shared();
+        if shared.is_forked() { None } else { shared.inbox.wait(timeout) }
     }
 
     /// The next notification, awaited.
@@ -305,7 +310,7 @@ impl Engine {
 impl Owner {
     fn shutdown(&self) {
         let shared = &self.shared;
-        if shared.closed.swap(true, Ordering::AcqRel) || !shared.is_own_process() {
+        if shared.is_forked() || shared.closed.swap(true, Ordering::AcqRel) {
             return;
         }
         let links: Vec<Arc<Link>> = shared.peers().drain().map(|(_, link)| link).collect();
@@ -339,6 +344,10 @@ impl Owner {
 impl Drop for Owner {
     fn drop(&mut self) {
         self.shutdown();
+        if self.shared.is_forked() {
+            // Transports would wait for their threads, which are not in this process.
+            std::mem::forget(Arc::clone(&self.shared));
+        }
     }
 }
 
@@ -348,7 +357,7 @@ impl Shared {
     /// # Errors
     /// [`Cause::ShutDown`] or [`Cause::Forked`].
     pub(crate) fn check(&self) -> Result<(), Cause> {
-        if !self.is_own_process() {
+        if self.is_forked() {
             return Err(Cause::Forked);
         }
         if self.closed.load(Ordering::Acquire) {
@@ -357,8 +366,21 @@ impl Shared {
         Ok(())
     }
 
-    fn is_own_process(&self) -> bool {
-        std::process::id() == self.process
+    /// Whether this is a child forked from the process that built the engine. Its threads are not
+    /// here, and what they had locked stays so: nothing of the engine's may be touched.
+    pub(crate) fn is_forked(&self) -> bool {
+        std::process::id() != self.process
+    }
+
+    /// That these regions are this engine's, and registered.
+    ///
+    /// # Errors
+    /// [`Invalid::UnknownRegion`].
+    pub(crate) fn check_own(&self, regions: &[Arc<CoreRegion>]) -> Result<(), Invalid> {
+        let own = |region: &Arc<CoreRegion>| {
+            self.registry.get(region.id).is_some_and(|known| Arc::ptr_eq(&known, region))
+        };
+        if regions.iter().all(own) { Ok(()) } else { Err(Invalid::UnknownRegion) }
     }
 
     pub(crate) fn peers(&self) -> MutexGuard<'_, HashMap<EngineId, Arc<Link>>> {
@@ -528,8 +550,6 @@ impl std::fmt::Debug for Owner {
 
 #[cfg(test)]
 mod tests {
-    use kvx_core::error::Invalid;
-
     use super::*;
 
     #[test]

@@ -118,6 +118,8 @@ impl Peer {
     /// How errors and logs call it.
     pub fn name(&self) -> PeerName {
         match &self.road {
+            // In a forked child the lock may be a thread's that is not there.
+            Road::Link(link) if self.engine.shared().is_forked() => link.first_name().clone(),
             Road::Link(link) => link.name(),
             Road::Local => PeerName::verified(self.engine.name(), self.engine.id()),
         }
@@ -126,6 +128,7 @@ impl Peer {
     /// The engine, and the life of it that this handle speaks to, once they are known.
     pub fn identity(&self) -> Option<(EngineId, Incarnation)> {
         match &self.road {
+            Road::Link(_) if self.engine.shared().is_forked() => None,
             Road::Link(link) => link.engine(),
             Road::Local => Some((self.engine.id(), self.engine.incarnation())),
         }
@@ -149,6 +152,7 @@ impl Peer {
     /// Whether a control connection is up and the peer was heard of lately.
     pub fn is_connected(&self) -> bool {
         match &self.road {
+            _ if self.engine.shared().is_forked() => false,
             Road::Link(link) => link.lock().protocol.is_alive(),
             Road::Local => true,
         }
@@ -159,10 +163,15 @@ impl Peer {
     /// # Errors
     /// It cannot be reached in time, or turned out to be another than its metadata says.
     pub fn ready(&self) -> Operation<()> {
+        let shared = self.engine.shared();
+        if let Err(cause) = shared.check() {
+            let error = Error::new(Doing::Connect, cause).with_peer(self.name());
+            return Operation::done(Err(error));
+        }
         let Road::Link(link) = &self.road else { return Operation::done(Ok(())) };
         let done = Completion::new();
         link.when_ready(Arc::clone(&done));
-        let (shared, late) = (self.engine.shared(), Arc::clone(&done));
+        let late = Arc::clone(&done);
         let after = shared.deadline.progress;
         let error = link.error(Doing::Connect, Cause::Deadline { after, total: true });
         shared.runtime.spawn(async move {
@@ -211,13 +220,12 @@ impl Peer {
         remote_regions: &[RegionId],
     ) -> Result<Prepared> {
         let failed = |cause: Cause| Error::new(Doing::Prepare, cause).with_peer(self.name());
+        let shared = self.engine.shared();
+        shared.check().map_err(failed)?;
         let plan = plan.map_err(|error| failed(error.into()))?;
         let local: Arc<[_]> =
             local_regions.iter().map(|region| Arc::clone(region.core())).collect();
-        let registry = &self.engine.shared().registry;
-        if local.iter().any(|region| registry.get(region.id).is_none()) {
-            return Err(failed(Invalid::UnknownRegion.into()));
-        }
+        shared.check_own(&local).map_err(|error| failed(error.into()))?;
         let local_lens: Vec<u64> = local.iter().map(|region| region.len()).collect();
         let remote_lens = remote_regions
             .iter()
@@ -262,7 +270,9 @@ impl Peer {
     /// Removes the peer: everything outstanding with it fails, and nothing of it lands here any
     /// more when this returns.
     pub fn remove(&self) {
-        if let Road::Link(link) = &self.road {
+        if let Road::Link(link) = &self.road
+            && !self.engine.shared().is_forked()
+        {
             link.kill(Cause::PeerRemoved);
         }
     }
@@ -317,8 +327,8 @@ impl Prepared {
             .iter()
             .map(|id| registry.get(*id).ok_or(Cause::RegionClosed))
             .collect::<Result<_, _>>()?;
-        for region in &remote {
-            region.check(needed, 0, 0)?;
+        for index in self.plan.used_remote() {
+            remote[index as usize].check(needed, 0, 0)?;
         }
         let gate = Arc::new(Gate::new());
         let (sources, targets) = match self.op {
@@ -385,7 +395,9 @@ impl Transfer {
     /// Gives the transfer up. Its outcome is then [`Cause::Cancelled`], fenced once the owner of
     /// the memory has confirmed, unfenced at the deadline; or success, if it was done before.
     pub fn cancel(&self) {
-        if let Some((link, id)) = &self.posted {
+        if let Some((link, id)) = &self.posted
+            && link.shared.upgrade().is_some_and(|shared| !shared.is_forked())
+        {
             link.with(|core| core.protocol.cancel(*id));
         }
     }
@@ -405,7 +417,7 @@ pub(crate) fn post_on(
     post: Post,
     session: Option<Arc<SenderState>>,
 ) -> Result<Transfer, Cause> {
-    let doing = doing(post.op);
+    let doing = if session.is_some() { Doing::Send } else { doing(post.op) };
     let report = TransferReport { bytes: post.plan.bytes(), runs: post.plan.len() as u32 };
     let posted = link.with_drive(|core| {
         let id = core.protocol.post(crate::clock::now(), post)?;

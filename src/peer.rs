@@ -43,6 +43,8 @@ pub(crate) type NotificationDone = Completion<Result<(), Error>>;
 pub(crate) struct Link {
     me: Weak<Link>,
     pub(crate) shared: Weak<Shared>,
+    /// What it was called at first: to be had without a lock.
+    first_name: PeerName,
     core: Mutex<Core>,
     lanes: Mutex<Lanes>,
     /// Held by the one thread that hands events on, so that they keep their order.
@@ -131,6 +133,7 @@ impl Link {
             Self {
                 me: Weak::clone(link),
                 shared: Arc::downgrade(shared),
+                first_name: name.clone(),
                 core: Mutex::new(Core {
                     protocol: Protocol::new(config, registry, association, waker),
                     name,
@@ -231,6 +234,11 @@ impl Link {
     /// How errors and logs call the peer.
     pub(crate) fn name(&self) -> PeerName {
         self.lock().name.clone()
+    }
+
+    /// How they called it at first.
+    pub(crate) fn first_name(&self) -> &PeerName {
+        &self.first_name
     }
 
     /// Who it is, once a handshake has told.

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use kvx_core::error::{Cause, Error, Operation as Doing, Result};
-use kvx_core::id::SessionKey;
+use kvx_core::id::{GrantId, SessionKey};
 use kvx_core::layout::Layout;
 use kvx_core::proto::{Claim, GrantReceived, Rooms};
 use kvx_core::region::Region as CoreRegion;
@@ -123,19 +123,22 @@ impl Sessions {
     }
 
     /// A receiver took its early grant back, or died.
-    pub(crate) fn withdrawn(&self, link: &Link, session: &SessionKey) {
+    pub(crate) fn withdrawn(&self, link: &Link, session: &SessionKey, grant: GrantId) {
         let mut rooms = self.rooms();
         if let Some(early) = rooms.withdraw(session) {
-            // Another peer's grant of the same session stays.
-            if !std::ptr::eq(early.link.as_ptr(), link) {
+            // Another grant of the same session stays: this one was refused for its sake.
+            if !std::ptr::eq(early.link.as_ptr(), link) || early.grant.grant != grant {
                 let _ = rooms.grant(clock::now(), *session, early);
             }
         }
     }
 
-    /// A Sender ends.
-    pub(crate) fn leave(&self, session: &SessionKey) {
-        self.rooms().leave(session);
+    /// A Sender ends. Its session may be another's by then.
+    pub(crate) fn leave(&self, sender: &SenderState) {
+        let (session, mut rooms) = (sender.session(), self.rooms());
+        if rooms.sender(&session).is_some_and(|known| std::ptr::eq(&*known, sender)) {
+            rooms.leave(&session);
+        }
     }
 
     /// Looks after the early grants when the one that came now has waited long enough.

@@ -6,7 +6,7 @@
 mod demo;
 
 use std::fmt::Display;
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -53,7 +53,9 @@ fn log_to_stderr() -> Result<(), String> {
     };
     let parsed = EnvFilter::try_new(&filter)
         .map_err(|error| format!("KVX_LOG={filter:?}: {error}; expected such as kvx=debug"))?;
-    tracing_subscriber::fmt().with_env_filter(parsed).with_writer(std::io::stderr).init();
+    let colours = std::io::stderr().is_terminal();
+    let subscriber = tracing_subscriber::fmt().with_env_filter(parsed).with_ansi(colours);
+    subscriber.with_writer(std::io::stderr).init();
     Ok(())
 }
 

@@ -162,7 +162,11 @@ impl Link {
                 let error = self.error(Operation::Send, cause);
                 match (sender, self.shared.upgrade()) {
                     (Some(sender), _) => sender.failed(error),
-                    (None, Some(shared)) => shared.sessions.withdrawn(self, &session),
+                    (None, Some(shared)) => {
+                        if let Some(grant) = grant {
+                            shared.sessions.withdrawn(self, &session, grant);
+                        }
+                    }
                     (None, None) => {}
                 }
             }

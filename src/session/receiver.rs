@@ -78,6 +78,7 @@ impl Peer {
         let failed = |cause: Cause| Error::new(Doing::Receive, cause).with_peer(self.name());
         let shared = self.engine().shared();
         shared.check().map_err(failed)?;
+        shared.check_own(pool.regions()).map_err(|error| failed(error.into()))?;
         let link = self
             .link()
             .ok_or_else(|| failed(Cause::Unsupported("a session of an engine with itself")))?;
@@ -153,6 +154,9 @@ impl Receiver {
     }
 
     fn revoke(&self, reason: &str) {
+        if self.link.shared.upgrade().is_some_and(|shared| shared.is_forked()) {
+            return;
+        }
         let cause = Cause::Aborted { by: Side::Receiver, reason: reason.into() };
         revoke(&self.link, self.grant, reason);
         // Complete or failed sessions have closed it before.

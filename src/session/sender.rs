@@ -94,6 +94,7 @@ impl Engine {
         let shared = self.shared();
         let failed = |cause: Cause| Error::new(Doing::Send, cause);
         shared.check().map_err(failed)?;
+        shared.check_own(pool.regions()).map_err(|error| failed(error.into()))?;
         let progress = deadline.unwrap_or(shared.deadline.progress);
         let state = Arc::new(SenderState {
             session,
@@ -133,6 +134,9 @@ impl Sender {
     /// session has failed.
     pub fn write(&self, layers: Range<u32>, source_blocks: &[u32]) -> Result<Transfer> {
         let state = &self.state;
+        if state.is_forked() {
+            return Err(Error::new(Doing::Send, Cause::Forked));
+        }
         if let Some(Err(error)) = state.done.get() {
             return Err(error);
         }
@@ -169,6 +173,9 @@ impl Sender {
     /// A write has failed, the receiver aborted or died, or the payload is too long.
     pub fn finish(self, payload: impl Into<Bytes>) -> Operation<Sent> {
         let state = &self.state;
+        if state.is_forked() {
+            return Operation::done(Err(Error::new(Doing::Send, Cause::Forked)));
+        }
         let (road, writes) = {
             let mut progress = state.progress();
             progress.finishing = true;
@@ -192,12 +199,17 @@ impl Sender {
 
     /// Gives the session up; the receiver is told why.
     pub fn abort(self, reason: &str) {
-        self.state.abort(reason);
+        if !self.state.is_forked() {
+            self.state.abort(reason);
+        }
     }
 }
 
 impl Drop for Sender {
     fn drop(&mut self) {
+        if self.state.is_forked() {
+            return;
+        }
         let finishing = self.state.progress().finishing;
         if !finishing {
             self.state.abort("the sender was dropped");
@@ -239,9 +251,21 @@ impl SenderState {
             }
             progress.road = Some(Arc::new(road));
         }
-        link.lock().senders.insert(grant.grant, Arc::clone(self));
-        self.granted.set(Ok(told));
-        true
+        let stands = {
+            let mut core = link.lock();
+            let stands = core.protocol.holds_grant(grant.grant);
+            if stands {
+                core.senders.insert(grant.grant, Arc::clone(self));
+            }
+            stands
+        };
+        if stands {
+            self.granted.set(Ok(told));
+        } else {
+            // Taken back before anybody could be told of it: the Sender goes on waiting.
+            self.progress().road = None;
+        }
+        stands
     }
 
     /// One of the session's transfers has ended.
@@ -279,8 +303,8 @@ impl SenderState {
             complete.then_some(progress.sent)
         };
         if let Some(sent) = sent {
-            self.done.set(Ok(sent));
             self.leave();
+            self.done.set(Ok(sent));
         }
     }
 
@@ -305,14 +329,15 @@ impl SenderState {
     }
 
     fn fail(&self, error: Error) {
+        // First, so that whoever is told can open the session anew.
+        self.leave();
         self.granted.set(Err(error.clone()));
         self.done.set(Err(error));
-        self.leave();
     }
 
     fn leave(&self) {
         if let Some(shared) = self.shared.upgrade() {
-            shared.sessions.leave(&self.session);
+            shared.sessions.leave(self);
         }
     }
 
@@ -336,6 +361,10 @@ impl SenderState {
                 }
             }
         });
+    }
+
+    fn is_forked(&self) -> bool {
+        self.shared.upgrade().is_some_and(|shared| shared.is_forked())
     }
 
     fn is_granted(&self) -> bool {

@@ -75,6 +75,22 @@ pub(crate) fn nothing_of_a_cancelled_read_lands_once_it_has_ended(fabric: &dyn F
     assert!(remote.bytes() == local.bytes());
 }
 
+pub(crate) fn a_small_read_does_not_wait_for_a_large_one(fabric: &dyn Fabric) {
+    let (a, b) = fabric.pair();
+    let probe = Probe::new(&a, &b);
+    probe.rounds(1);
+    let (local, remote) = (Memory::new(&a, LEN, Rights::empty()), Memory::new(&b, LEN, READ_WRITE));
+    let peer = add(&a, &b, &[&remote]);
+    for op in [TransferOp::Read, TransferOp::Write] {
+        let large = prepare(&peer, op, &[&local], &long()).unwrap();
+        let large = large.post(PostOptions::new()).unwrap();
+        probe.rounds(1);
+        assert!(large.poll().is_none(), "the small ones waited for the large one");
+        large.cancel();
+        assert!(large.wait().is_err());
+    }
+}
+
 pub(crate) fn a_transfer_cancelled_after_its_end_stays_done(fabric: &dyn Fabric) {
     let (a, b) = fabric.pair();
     let (local, remote) = (Memory::new(&a, LEN, Rights::empty()), Memory::new(&b, LEN, READ_WRITE));

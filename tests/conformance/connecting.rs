@@ -69,7 +69,8 @@ pub(crate) fn nobody_listens_there_and_the_connect_ends_by_its_deadline(fabric: 
     let a = fabric.engine_with("a", |config| config.deadline(SOON));
     let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let error = a.connect(nobody).wait().unwrap_err();
-    assert!(matches!(error.cause, Cause::Deadline { after: SOON, .. }), "{error}");
+    // What stood in the way says more than that time was up.
+    assert!(matches!(error.cause, Cause::Io { .. }), "{error}");
     assert_eq!(error.operation, Operation::Connect);
     assert!(error.to_string().contains(&nobody.to_string()), "{error}");
     // An engine that is added and never comes up fails what was asked of it, by the deadline.

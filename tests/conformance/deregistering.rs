@@ -82,7 +82,7 @@ pub(crate) fn buffers_and_regions_dropped_in_mid_transfer_harm_nobody(fabric: &d
             // The buffer goes first: the region keeps the memory until it is deregistered.
             let Memory { buffer, region } = local;
             drop(buffer);
-            case.probe.rounds(1);
+            case.probe.writes(1);
             drop(region);
             assert!(transfer.wait().is_err());
             drop(remote);
@@ -129,7 +129,7 @@ impl Case {
         let prepared = prepare(&peer, op, &[&local], &pairs).unwrap();
         let transfer = prepared.post(PostOptions::new()).unwrap();
         if round % 2 == 1 {
-            self.probe.rounds(2);
+            self.probe.writes(2);
         }
         (local, remote, peer, transfer)
     }

@@ -22,9 +22,11 @@ pub(crate) fn every_call_in_a_forked_child_says_so(fabric: &dyn Fabric) {
     let pool = Pool::small(&a);
     let blob = b.metadata([&remote.region]).unwrap();
     let session = SessionKey { room: Room(1), attempt: 0, sender_rank: 0, receiver_rank: 0 };
+    let other = SessionKey { attempt: 1, ..session };
+    let sender = a.sender(other, &pool.pool, Some(LONG)).unwrap();
     let rank = || RankKey { instance: String::new(), dp: 0, pp: 0, tp: 0 };
     let probe = Probe::new(&a, &b);
-    let calls: [&dyn Fn() -> Option<Error>; 14] = [
+    let calls: [&dyn Fn() -> Option<Error>; 16] = [
         &|| a.allocate(8, Rights::empty()).err(),
         &|| a.register_buffer(&local.buffer, Rights::empty()).err(),
         &|| a.add_peer(&blob).err(),
@@ -32,6 +34,8 @@ pub(crate) fn every_call_in_a_forked_child_says_so(fabric: &dyn Fabric) {
         &|| peer.ready().wait().err(),
         &|| prepared.post(PostOptions::new()).err(),
         &|| own.post(PostOptions::new()).err(),
+        &|| prepare(&peer, TransferOp::Write, &[&local], &pairs).err(),
+        &|| sender.write(0..1, &[0]).err(),
         &|| peer.notify("from the child").wait().err(),
         &|| a.myself().notify("from the child").wait().err(),
         &|| a.sender(session, &pool.pool, None).err(),
@@ -56,7 +60,13 @@ pub(crate) fn every_call_in_a_forked_child_says_so(fabric: &dyn Fabric) {
                     });
                     // What ends threads or waits for them does neither here.
                     a.shutdown();
-                    wrong.map_or(0, |index| index as i32 + 1)
+                    peer.remove();
+                    let silent = a.peers().is_empty()
+                        && !peer.is_connected()
+                        && a.poll_notification().is_none()
+                        && a.wait_notification(LONG).is_none();
+                    let ok = if silent { 0 } else { 100 };
+                    wrong.map_or(ok, |index| index as i32 + 1)
                 })
             })
             .collect();

@@ -7,6 +7,7 @@ use kvx::{Config, Engine, PostOptions, Rights, TransferOp};
 use crate::fabric::{Fabric, LONG, unique};
 use crate::memory::{Memory, READ_WRITE, add, prepare, span, transfer_and_check};
 use crate::probe::Probe;
+use crate::relay::Relay;
 
 pub(crate) fn a_restarted_engine_is_reached_again_under_its_old_address(fabric: &dyn Fabric) {
     let a = fabric.engine("a");
@@ -43,27 +44,43 @@ pub(crate) fn a_restarted_engine_is_reached_again_under_its_old_address(fabric: 
     }
 }
 
-pub(crate) fn an_engine_restarted_while_the_old_one_lives_supersedes_it(fabric: &dyn Fabric) {
-    let a = fabric.engine("a");
+pub(crate) fn an_engine_that_crashed_and_came_back_is_another_peer(fabric: &dyn Fabric) {
+    // No goodbye gets through: neither by the road that is cut, nor by the one that leads nowhere.
+    let (road, nowhere) = (Relay::new(), Relay::new());
+    let a = fabric.engine_with("a", |config| nowhere.lead(config));
     let name = unique("b");
-    let old = restart(fabric, &name, None);
-    let remote = Memory::new(&old, 1000, READ_WRITE);
-    let local = Memory::new(&a, 1000, Rights::empty());
-    let peer = add(&a, &old, &[&remote]);
-    let pairs = [(span(0, 0, 1000), span(0, 0, 1000))];
-    transfer_and_check(&peer, TransferOp::Write, &[&local], &[&remote], &pairs);
-    // As after a crash that `a` has not noticed: the same name, another life.
-    let new = restart(fabric, &name, None);
-    assert_eq!((old.id(), old.incarnation() == new.incarnation()), (new.id(), false));
-    let probe = Probe::new(&new, &a);
-    probe.rounds(2);
-    let error = peer.notify("old").wait().unwrap_err();
-    assert!(matches!(error.cause, Cause::PeerRestarted), "{error}");
-    let prepared = prepare(&peer, TransferOp::Write, &[&local], &pairs).unwrap();
-    let error = prepared.post(PostOptions::new()).unwrap_err();
-    assert!(matches!(error.cause, Cause::PeerRestarted), "{error}");
-    Probe::new(&a, &new).rounds(2);
-    probe.rounds(2);
+    let live = || {
+        let b = fabric.build(road.lead(Config::default().name(&name).deadline(LONG))).unwrap();
+        road.aim(b.local_addr());
+        b
+    };
+    for _ in 0..3 {
+        let old = live();
+        let (local, remote) =
+            (Memory::new(&a, 1000, Rights::empty()), Memory::new(&old, 1000, READ_WRITE));
+        let peer = add(&a, &old, &[&remote]);
+        let pairs = [(span(0, 0, 1000), span(0, 0, 1000))];
+        transfer_and_check(&peer, TransferOp::Write, &[&local], &[&remote], &pairs);
+        let prepared = prepare(&peer, TransferOp::Write, &[&local], &pairs).unwrap();
+        road.cut();
+        let (said, asked) = (peer.notify("old"), prepared.post(PostOptions::new().notify("old")));
+        old.shutdown();
+        let new = live();
+        assert_eq!((new.id(), new.incarnation() == old.incarnation()), (old.id(), false));
+        for error in [said.wait().unwrap_err(), asked.unwrap().wait().map(drop).unwrap_err()] {
+            assert!(matches!(error.cause, Cause::PeerRestarted), "{error}");
+            assert_eq!(error.peer.and_then(|peer| peer.id()), Some(new.id()));
+        }
+        let error = prepared.post(PostOptions::new()).unwrap_err();
+        assert!(matches!(error.cause, Cause::PeerRestarted), "{error}");
+        let probe = Probe::new(&a, &new);
+        probe.rounds(2);
+        assert_eq!(probe.peer.identity(), Some((new.id(), new.incarnation())));
+        assert_eq!(new.poll_notification(), None, "the old life's notification");
+        probe.peer.notify("new").wait().unwrap();
+        assert_eq!(&new.wait_notification(LONG).unwrap().bytes[..], b"new");
+        road.cut();
+    }
 }
 
 pub(crate) fn notifications_for_the_old_life_do_not_reach_the_new(fabric: &dyn Fabric) {

@@ -9,9 +9,11 @@ mod fabric;
 mod layouts;
 mod memory;
 mod probe;
+mod relay;
 
 mod asynchronous;
 mod auth;
+mod breaking;
 mod cancelling;
 mod connecting;
 mod deregistering;
@@ -78,6 +80,7 @@ macro_rules! every_case {
             cancelling:
                 nothing_of_a_cancelled_write_lands_once_it_is_fenced
                 nothing_of_a_cancelled_read_lands_once_it_has_ended
+                a_small_read_does_not_wait_for_a_large_one
                 a_transfer_cancelled_after_its_end_stays_done
                 what_is_cancelled_does_not_disturb_what_is_not;
             deregistering:
@@ -113,6 +116,8 @@ macro_rules! every_case {
                 a_receiver_whose_sender_falls_silent_ends_by_its_deadline
                 a_second_sender_of_a_session_is_refused
                 a_second_receiver_of_a_session_is_refused
+                a_second_receiver_that_ends_at_once_takes_nothing_from_the_first
+                a_pool_of_another_engine_is_refused
                 a_room_is_tried_again_under_the_next_attempt
                 layouts_that_share_nothing_fail_both_sides
                 a_write_before_the_grant_is_an_error;
@@ -122,9 +127,14 @@ macro_rules! every_case {
                 nothing_lands_once_the_receivers_deadline_was_told
                 nothing_lands_once_the_senders_abort_was_told
                 a_region_of_a_pool_deregistered_in_mid_session_fails_it;
+            breaking:
+                transfers_go_on_over_the_next_connection
+                sessions_go_on_over_the_next_connection
+                a_peer_out_of_reach_fails_by_the_deadline_and_serves_when_back
+                a_write_cancelled_while_the_road_breaks_is_fenced;
             lives:
                 a_restarted_engine_is_reached_again_under_its_old_address
-                an_engine_restarted_while_the_old_one_lives_supersedes_it
+                an_engine_that_crashed_and_came_back_is_another_peer
                 notifications_for_the_old_life_do_not_reach_the_new
                 the_blob_of_an_old_life_is_refused_while_the_new_is_connected
                 a_removed_peer_can_be_added_again;

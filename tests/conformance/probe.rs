@@ -29,16 +29,24 @@ impl Probe {
         Self { peer, source, sink, target, write, read }
     }
 
-    /// New bytes go there and come back, so many times. Successive posts take successive lanes.
+    /// New bytes go there, so many times.
     #[track_caller]
-    pub(crate) fn rounds(&self, rounds: usize) {
+    pub(crate) fn writes(&self, rounds: usize) {
         for _ in 0..rounds {
             let bytes = pattern(LEN as usize);
             self.source.buffer.write(0, &bytes).unwrap();
             self.write.post(PostOptions::new()).unwrap().wait().unwrap();
             assert_same(&self.target.bytes(), &bytes, "what the probe wrote");
+        }
+    }
+
+    /// New bytes go there and come back, so many times. Successive posts take successive lanes.
+    #[track_caller]
+    pub(crate) fn rounds(&self, rounds: usize) {
+        for _ in 0..rounds {
+            self.writes(1);
             self.read.post(PostOptions::new()).unwrap().wait().unwrap();
-            assert_same(&self.sink.bytes(), &bytes, "what the probe read back");
+            assert_same(&self.sink.bytes(), &self.source.bytes(), "what the probe read back");
         }
     }
 }

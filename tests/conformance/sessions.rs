@@ -312,6 +312,31 @@ pub(crate) fn a_second_receiver_of_a_session_is_refused(fabric: &dyn Fabric) {
     case.complete(sender, first);
 }
 
+pub(crate) fn a_second_receiver_that_ends_at_once_takes_nothing_from_the_first(
+    fabric: &dyn Fabric,
+) {
+    let case = Case::new(fabric);
+    for room in 0..20 {
+        let first = case.receiver(room);
+        // Its word and the refusal cross, or do not.
+        drop(case.receiver(room));
+        case.peer.notify("there and gone").wait().unwrap();
+        let sender = case.sender(room);
+        case.run(&sender, &first);
+        case.complete(sender, first);
+    }
+}
+
+pub(crate) fn a_pool_of_another_engine_is_refused(fabric: &dyn Fabric) {
+    let case = Case::new(fabric);
+    let error = case.a.sender(key(1, 0), &case.to.pool, None).unwrap_err();
+    assert!(matches!(error.cause, Cause::Invalid(Invalid::UnknownRegion)), "{error}");
+    let refused = case.peer.receiver(key(1, 0), &case.from.pool, TOKENS, &BLOCKS_TO, None);
+    let error = refused.unwrap_err();
+    assert!(matches!(error.cause, Cause::Invalid(Invalid::UnknownRegion)), "{error}");
+    case.still_serves();
+}
+
 pub(crate) fn a_room_is_tried_again_under_the_next_attempt(fabric: &dyn Fabric) {
     let case = Case::new(fabric);
     let mut attempts = Vec::new();

@@ -161,7 +161,7 @@ impl Case {
         let pairs: Vec<(Span, Span)> = vec![(span(0, 0, LEN), span(0, 0, LEN)); 512];
         let prepared = prepare(&peer, op, &[&local], &pairs).unwrap();
         let transfer = prepared.post(PostOptions::new()).unwrap();
-        self.probe.rounds(2);
+        self.probe.writes(2);
         (local, remote, transfer)
     }
 

@@ -12,7 +12,7 @@ use super::messages::{Received, Report};
 use super::options::{Corrupt, Options};
 use super::prefill::session;
 use super::role::{Role, rank_key};
-use super::worker::{Parent, Problem, Voice, engine};
+use super::worker::{Parent, Problem, engine, tell};
 use super::{clock, content};
 
 /// How long a directory waits for a rank that is not there yet.
@@ -28,7 +28,7 @@ pub(super) fn run(parent: &mut Parent, options: &Options, rank: u32) -> Result<(
     for instance in 0..options.prefill {
         peers.push(find(parent, &engine, instance, rank)?);
     }
-    parent.tell(&Report::Ready);
+    tell(&Report::Ready);
 
     parent.go()?;
     let cpu_before = clock::process_cpu();
@@ -37,12 +37,12 @@ pub(super) fn run(parent: &mut Parent, options: &Options, rank: u32) -> Result<(
         peer.receiver(session, memory.pool(), options.tokens, &blocks.ids, None)
     });
     let receivers = receivers.collect::<kvx::Result<Vec<_>>>()?;
-    let all_received = follow_all(receivers, parent.voice(), options.seed)?;
+    let all_received = follow_all(receivers, options.seed)?;
     let cpu = clock::process_cpu().saturating_sub(cpu_before);
     for received in all_received {
-        parent.tell(&Report::Received(received));
+        tell(&Report::Received(received));
     }
-    parent.tell(&Report::Spent { cpu });
+    tell(&Report::Spent { cpu });
 
     match options.corrupt.filter(|_| rank == 0) {
         Some(Corrupt::Inside) => memory.corrupt(prompts[0].ids[0])?,
@@ -50,9 +50,9 @@ pub(super) fn run(parent: &mut Parent, options: &Options, rank: u32) -> Result<(
         None => {}
     }
     for (instance, blocks) in (0..).zip(&prompts) {
-        parent.tell(&Report::Digest { instance, digest: memory.digest(blocks)? });
+        tell(&Report::Digest { instance, digest: memory.digest(blocks)? });
     }
-    parent.tell(&Report::Outside { bytes: memory.count_outside(&prompts)? });
+    tell(&Report::Outside { bytes: memory.count_outside(&prompts)? });
     parent.done();
     Ok(())
 }
@@ -86,17 +86,13 @@ fn find(parent: &mut Parent, engine: &Engine, instance: u32, rank: u32) -> Resul
 }
 
 /// Follows all sessions at once. The first failure ends it: the others are not waited for.
-fn follow_all(
-    receivers: Vec<Receiver>,
-    parent: Voice,
-    seed: u64,
-) -> Result<Vec<Received>, Problem> {
+fn follow_all(receivers: Vec<Receiver>, seed: u64) -> Result<Vec<Received>, Problem> {
     let (sender, outcomes) = mpsc::channel();
     let count = receivers.len();
     for (instance, receiver) in (0..).zip(receivers) {
         let sender = sender.clone();
         std::thread::spawn(move || {
-            let outcome = follow(&receiver, parent, instance, seed);
+            let outcome = follow(&receiver, instance, seed);
             // Nobody hears of it when another session has failed before.
             let _ = sender.send(outcome);
         });
@@ -109,17 +105,12 @@ fn follow_all(
     Ok(all)
 }
 
-fn follow(
-    receiver: &Receiver,
-    parent: Voice,
-    instance: u32,
-    seed: u64,
-) -> Result<Received, Problem> {
+fn follow(receiver: &Receiver, instance: u32, seed: u64) -> Result<Received, Problem> {
     let mut first_layer = None;
     for (layers, layer) in (1..).zip(receiver.layers()) {
         receiver.layer(layer).wait()?;
         first_layer.get_or_insert_with(clock::now);
-        parent.tell(&Report::Arrived { instance, layers });
+        tell(&Report::Arrived { instance, layers });
     }
     let received = receiver.wait()?;
     let complete = clock::now();

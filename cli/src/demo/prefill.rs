@@ -12,7 +12,7 @@ use super::memory::{Blocks, Memory};
 use super::messages::{Report, Sent};
 use super::options::Options;
 use super::role::{Role, rank_key};
-use super::worker::{Parent, Problem, engine};
+use super::worker::{Parent, Problem, engine, tell};
 
 pub(super) fn run(
     parent: &mut Parent,
@@ -29,15 +29,15 @@ pub(super) fn run(
         content::scattered(options.seed ^ u64::from(instance), options.blocks(), layout.blocks);
     let blocks = Blocks { ids, tokens: options.tokens };
     let memory = Memory::allocate(&engine, layout)?;
-    parent.tell(&Report::Ready);
+    tell(&Report::Ready);
 
     parent.go()?;
     let session = session(instance, rank);
     let sender = engine.sender(session, memory.pool(), None)?;
     sender.granted().wait()?;
     let sent = compute_and_send(options, sender, &memory, &blocks, (instance, rank))?;
-    parent.tell(&Report::Sent(sent));
-    parent.tell(&Report::Digest { instance, digest: memory.digest(&blocks)? });
+    tell(&Report::Sent(sent));
+    tell(&Report::Digest { instance, digest: memory.digest(&blocks)? });
     parent.done();
     Ok(())
 }
@@ -58,7 +58,7 @@ fn register(
     let key = rank_key(instance, rank);
     if rank == 0 {
         engine.serve_rank(key)?;
-        parent.tell(&Report::Listening(engine.local_addr()));
+        tell(&Report::Listening(engine.local_addr()));
         return Ok(None);
     }
     let directory = engine.connect(parent.directory(instance)?).wait()?;

@@ -38,6 +38,9 @@ struct Bars {
 impl Progress {
     /// Says what will happen.
     pub(super) fn new(options: &Options, workers: &Workers) -> Self {
+        for unknown in options.unknown_variables() {
+            say(format_args!("warning: {unknown}"));
+        }
         say(options.summary());
         let allocating = format!("allocating {}", bytes_text(options.memory()));
         let bars = std::io::stderr().is_terminal().then(|| Bars::new(options, allocating.clone()));
@@ -97,7 +100,7 @@ impl Bars {
         let all = MultiProgress::new();
         let preparing = all.add(ProgressBar::new_spinner().with_message(allocating));
         preparing.enable_steady_tick(Duration::from_millis(100));
-        let of = "{prefix} {wide_bar:.green/dim} {pos:>3}/{len} layers";
+        let of = "{prefix} {bar:40.green/dim} {pos:>3}/{len} layers";
         // Every placeholder is one that indicatif knows; a bar of its own would do too.
         let style =
             ProgressStyle::with_template(of).unwrap_or_else(|_| ProgressStyle::default_bar());

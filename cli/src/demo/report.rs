@@ -7,7 +7,7 @@ use super::progress::pair_name;
 use super::tally::{Figures, Row, Tally};
 
 /// Hexadecimal digits of a digest that people are shown.
-const DIGITS: usize = 12;
+const DIGITS: usize = 8;
 
 /// The table's columns after the first.
 const HEADS: [&str; 8] =

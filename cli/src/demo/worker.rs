@@ -2,7 +2,6 @@
 //! is in [`super::prefill`] and [`super::decode`].
 
 use std::error::Error;
-use std::fmt;
 use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::process::ExitCode;
@@ -40,7 +39,7 @@ pub(crate) fn work(arguments: &WorkerArguments) -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(why) => {
-            parent.tell(&Report::Failed(why.to_string()));
+            tell(&Report::Failed(why.to_string()));
             ExitCode::FAILURE
         }
     }
@@ -52,19 +51,21 @@ pub(super) fn engine(options: &Options, role: Role) -> Result<Engine, Problem> {
     Ok(Engine::new(config)?)
 }
 
-/// The parent, as its child speaks to it.
+/// Tells the parent. One that cannot be told is dead, and then this process ends by its standard
+/// input.
+pub(super) fn tell(report: &Report) {
+    let _ = writeln!(io::stdout(), "{report}");
+}
+
+/// The parent's orders.
+#[derive(Debug)]
 pub(super) struct Parent {
     orders: Receiver<Order>,
     /// Orders that came before they were asked for.
     early: Vec<Order>,
-    voice: Voice,
     /// Whether the end of the orders is the end of the work, and not of the parent.
     done: Arc<AtomicBool>,
 }
-
-/// The way to the parent alone, for other threads.
-#[derive(Clone, Copy)]
-pub(super) struct Voice;
 
 impl Parent {
     fn new() -> Self {
@@ -83,15 +84,7 @@ impl Parent {
                 std::process::exit(1);
             }
         });
-        Self { orders, early: Vec::new(), voice: Voice, done }
-    }
-
-    pub(super) fn voice(&self) -> Voice {
-        self.voice
-    }
-
-    pub(super) fn tell(&self, report: &Report) {
-        self.voice.tell(report);
+        Self { orders, early: Vec::new(), done }
     }
 
     /// Waits until the parent knows where this instance's directory is.
@@ -111,7 +104,7 @@ impl Parent {
     /// until then its engine answers others.
     pub(super) fn done(&mut self) {
         self.done.store(true, Ordering::Release);
-        self.tell(&Report::Done);
+        tell(&Report::Done);
         while self.orders.recv().is_ok() {}
     }
 
@@ -126,18 +119,5 @@ impl Parent {
             }
             self.early.push(order);
         }
-    }
-}
-
-impl Voice {
-    pub(super) fn tell(self, report: &Report) {
-        // A parent that cannot be told is dead, and then this process ends by its standard input.
-        let _ = writeln!(io::stdout(), "{report}");
-    }
-}
-
-impl fmt::Debug for Parent {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Parent").field("early", &self.early).finish_non_exhaustive()
     }
 }

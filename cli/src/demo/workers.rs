@@ -188,6 +188,10 @@ impl Worker {
         // This very program, even if its file has been replaced since.
         let mut command = Command::new("/proc/self/exe");
         command.arg0("kvx").arg("demo-worker").arg(role.to_string()).args(options.to_arguments());
+        // Those have been told of once.
+        for unknown in options.unknown_variables() {
+            command.env_remove(unknown.name);
+        }
         command.stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut child = command.spawn()?;
         let (stdin, stdout) = (child.stdin.take(), child.stdout.take());

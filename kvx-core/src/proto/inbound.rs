@@ -38,8 +38,11 @@ pub(crate) struct Inbound {
     /// Those among them that were refused and not yet cancelled: until its `Cancel`, messages that
     /// speak of a transfer may still come.
     fenced: BTreeSet<TransferId>,
-    /// READ requests to be answered, in order of arrival.
-    answers: VecDeque<AnswerFrame>,
+    /// READ requests to be answered, those of each READ in order of arrival; never an empty list.
+    answers: BTreeMap<TransferId, VecDeque<AnswerFrame>>,
+    /// The READs in `answers`, each once: they take turns frame by frame, so that a small one does
+    /// not wait for a large one's end.
+    turns: VecDeque<TransferId>,
     /// Spans in `answers`.
     answer_spans: u32,
     /// Cancelled transfers whose last lease has not left yet.
@@ -89,7 +92,8 @@ impl Inbound {
             writes: BTreeMap::new(),
             ended: IdSet::new(MAX_GAPS),
             fenced: BTreeSet::new(),
-            answers: VecDeque::new(),
+            answers: BTreeMap::new(),
+            turns: VecDeque::new(),
             answer_spans: 0,
             fencing: Vec::new(),
         }
@@ -240,7 +244,7 @@ impl Inbound {
         }
         budget.charge(answer_cost(header.runs)).map_err(|_| Refusal::Busy)?;
         self.answer_spans += header.runs;
-        self.answers.push_back(AnswerFrame {
+        self.answers_of(header.transfer).push_back(AnswerFrame {
             header: FrameHeader {
                 kind: FrameKind::ReadData,
                 flags: FrameFlags::empty(),
@@ -261,7 +265,13 @@ impl Inbound {
         &mut self,
         budget: &mut Budget,
     ) -> Option<Result<AnswerFrame, TransferId>> {
-        let answer = self.answers.pop_front()?;
+        let turn = self.turns.pop_front()?;
+        let mut waiting = self.answers.remove(&turn)?;
+        let answer = waiting.pop_front()?;
+        if !waiting.is_empty() {
+            self.answers.insert(turn, waiting);
+            self.turns.push_back(turn);
+        }
         self.answer_spans -= answer.header.runs;
         budget.release(answer_cost(answer.header.runs));
         let transfer = answer.header.transfer;
@@ -272,7 +282,7 @@ impl Inbound {
         Some(Err(transfer))
     }
 
-    /// An answer that was lost with its lane goes out again, first of all. Fails for the READ that
+    /// An answer that was lost with its lane goes out again, first of its READ. Fails for one that
     /// cannot be answered, because what was on lanes is beyond the bound on what is kept.
     pub(crate) fn answer_again(
         &mut self,
@@ -281,7 +291,7 @@ impl Inbound {
     ) -> Result<(), TransferId> {
         budget.charge(answer_cost(answer.header.runs)).map_err(|_| answer.header.transfer)?;
         self.answer_spans += answer.header.runs;
-        self.answers.push_front(answer);
+        self.answers_of(answer.header.transfer).push_front(answer);
         Ok(())
     }
 
@@ -295,7 +305,7 @@ impl Inbound {
             write.gate.close();
             budget.release(write.charged);
         }
-        for answer in std::mem::take(&mut self.answers) {
+        for answer in std::mem::take(&mut self.answers).into_values().flatten() {
             budget.release(answer_cost(answer.header.runs));
         }
         *self = Self::new();
@@ -306,7 +316,7 @@ impl Inbound {
         [
             ("WRITEs of the peer", self.writes.len() as u64),
             ("refused WRITEs of the peer", self.fenced.len() as u64),
-            ("answers to READs", self.answers.len() as u64),
+            ("READs to be answered", self.answers.len() as u64),
             ("spans of answers to READs", u64::from(self.answer_spans)),
             ("WRITEs being fenced", self.fencing.len() as u64),
         ]
@@ -344,18 +354,20 @@ impl Inbound {
         Ok(gate)
     }
 
+    /// The answers to one READ, which gets its turn.
+    fn answers_of(&mut self, transfer: TransferId) -> &mut VecDeque<AnswerFrame> {
+        self.answers.entry(transfer).or_insert_with(|| {
+            self.turns.push_back(transfer);
+            VecDeque::new()
+        })
+    }
+
     fn drop_answers(&mut self, transfer: TransferId, budget: &mut Budget) {
-        let dropped: u32 = self
-            .answers
-            .iter()
-            .filter(|answer| answer.header.transfer == transfer)
-            .map(|answer| {
-                budget.release(answer_cost(answer.header.runs));
-                answer.header.runs
-            })
-            .sum();
-        self.answer_spans -= dropped;
-        self.answers.retain(|answer| answer.header.transfer != transfer);
+        for answer in self.answers.remove(&transfer).into_iter().flatten() {
+            budget.release(answer_cost(answer.header.runs));
+            self.answer_spans -= answer.header.runs;
+        }
+        self.turns.retain(|turn| *turn != transfer);
     }
 }
 

@@ -427,7 +427,7 @@ impl Peer {
 
     /// Whether the peer was heard of lately.
     pub fn is_alive(&self) -> bool {
-        self.is_connected() && !self.suspect
+        self.dead.is_none() && self.is_connected() && !self.suspect
     }
 
     /// Whether anything waits for the peer.

@@ -146,6 +146,11 @@ impl Peer {
         Some(gate)
     }
 
+    /// Whether a grant got from the peer still stands.
+    pub fn holds_grant(&self, grant: GrantId) -> bool {
+        self.grants.slots_of(grant).is_some()
+    }
+
     /// Says that all of a session whose sender is here has been posted: `writes` transfers.
     /// [`Event::SessionSettled`] tells that the receiver knows.
     ///
