@@ -7,7 +7,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
-use kvx_core::error::Result;
+use kvx_core::error::{Error, Result};
 
 /// How long a waiting thread looks before it sleeps: about what waking it would cost.
 const SPIN: Duration = Duration::from_micros(20);
@@ -105,6 +105,33 @@ impl<T: Clone> Completion<T> {
     }
 }
 
+/// A task's word to set a completion: should the task be dropped with its runtime before, this
+/// error stands for what it would have said.
+#[derive(Debug)]
+pub(crate) struct Promise<T: Clone> {
+    completion: Arc<Completion<Result<T>>>,
+    otherwise: Option<Error>,
+}
+
+impl<T: Clone> Promise<T> {
+    pub(crate) fn new(completion: &Arc<Completion<Result<T>>>, otherwise: Error) -> Self {
+        Self { completion: Arc::clone(completion), otherwise: Some(otherwise) }
+    }
+
+    pub(crate) fn keep(mut self, value: Result<T>) {
+        self.otherwise = None;
+        self.completion.set(value);
+    }
+}
+
+impl<T: Clone> Drop for Promise<T> {
+    fn drop(&mut self) {
+        if let Some(error) = self.otherwise.take() {
+            self.completion.set(Err(error));
+        }
+    }
+}
+
 /// An operation under way. Await it, [`wait`](Self::wait) for it on a thread, or
 /// [`poll`](Self::poll) it; every operation ends by its deadline. Dropping it detaches it.
 #[derive(Clone, Debug)]
@@ -153,7 +180,20 @@ impl<T: Clone> Future for Operation<T> {
 
 #[cfg(test)]
 mod tests {
+    use kvx_core::error::{Cause, Operation};
+
     use super::*;
+
+    #[test]
+    fn a_promise_is_kept_or_broken_once() {
+        let error = || Error::new(Operation::Connect, Cause::ShutDown);
+        let completion = Completion::new();
+        Promise::new(&completion, error()).keep(Ok(1));
+        assert_eq!(completion.wait().unwrap(), 1);
+        let completion: Arc<Completion<Result<i32>>> = Completion::new();
+        drop(Promise::new(&completion, error()));
+        assert!(matches!(completion.wait().unwrap_err().cause, Cause::ShutDown));
+    }
 
     #[test]
     fn the_first_value_stays_and_reaches_every_waiter() {

@@ -21,7 +21,7 @@ use tokio::sync::Notify;
 
 use crate::auth;
 use crate::bootstrap::{self, Connects, Doorkeeper};
-use crate::completion::{Completion, Operation};
+use crate::completion::{Completion, Operation, Promise};
 use crate::config::Config;
 use crate::discovery::Directory;
 use crate::memory::{Buffer, CallerMemory};
@@ -246,19 +246,16 @@ impl Engine {
             Ok(addresses) => addresses.collect(),
             Err(error) => return Operation::done(Err(failed(Cause::io("resolve", error)))),
         };
-        let linked = bootstrap::connect(&shared, label, addresses);
         let done = Completion::new();
-        let (owner, answer) = (Arc::downgrade(&self.owner), Arc::clone(&done));
+        let answer = Promise::new(&done, failed(Cause::ShutDown));
+        let linked = bootstrap::connect(&shared, label, addresses);
+        let owner = Arc::downgrade(&self.owner);
         shared.runtime.spawn(async move {
             let linked = linked.await;
-            // The engine is its users' to keep, not this task's.
-            let engine = owner.upgrade().map(|owner| Engine { owner });
-            let ended = || Error::new(Doing::Connect, Cause::ShutDown);
-            answer.set(
-                engine
-                    .ok_or_else(ended)
-                    .and_then(|engine| Ok(Peer::new(engine, linked?, Vec::new()))),
-            );
+            // The engine is its users' to keep, not this task's. Without it the promise is broken.
+            if let Some(owner) = owner.upgrade() {
+                answer.keep(linked.map(|link| Peer::new(Engine { owner }, link, Vec::new())));
+            }
         });
         Operation::new(done)
     }
@@ -326,6 +323,7 @@ impl Owner {
             std::thread::sleep(Duration::from_millis(1));
         }
         links.iter().for_each(|link| link.kill(Cause::ShutDown));
+        shared.sessions.shut_down();
         for region in shared.registry.close_all() {
             crate::region::wait_drained(&region.gate);
         }
@@ -402,6 +400,8 @@ impl Shared {
     /// The link to the engine that metadata describes, in the life that it describes.
     fn link_for(self: &Arc<Self>, metadata: &Metadata, name: PeerName) -> Result<Arc<Link>, Cause> {
         let mut peers = self.peers();
+        // Shutdown takes every peer there is, and none may come after.
+        self.check()?;
         let known = peers.get(&metadata.engine).cloned();
         if let Some(link) = known {
             let life = link.life();

@@ -360,7 +360,9 @@ impl PostOptions {
         Self::default()
     }
 
-    /// Tells the peer's user these bytes once all data is in the peer's memory. WRITE only.
+    /// Tells the peer's user these bytes once all data is in the peer's memory. WRITE only. The
+    /// transfer is then done when the notification is delivered too; an outcome of
+    /// [`Cause::DeliveryUnknown`] says that the data is there, and the notification perhaps.
     pub fn notify(mut self, bytes: impl Into<Bytes>) -> Self {
         self.notification = Some(bytes.into());
         self
@@ -419,9 +421,10 @@ pub(crate) fn post_on(
 ) -> Result<Transfer, Cause> {
     let doing = if session.is_some() { Doing::Send } else { doing(post.op) };
     let report = TransferReport { bytes: post.plan.bytes(), runs: post.plan.len() as u32 };
+    let notifies = post.notification.is_some();
     let posted = link.with_drive(|core| {
         let id = core.protocol.post(crate::clock::now(), post)?;
-        Ok::<_, Cause>(id.map(|id| (id, core.expect_transfer(id, doing, session))))
+        Ok::<_, Cause>(id.map(|id| (id, core.expect_transfer(id, doing, session, notifies))))
     })?;
     Ok(match posted {
         Some((id, done)) => posted_transfer(link, id, done),

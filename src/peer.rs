@@ -104,6 +104,24 @@ struct Waiting {
     done: Arc<TransferDone>,
     /// The session that it belongs to.
     session: Option<Arc<SenderState>>,
+    delivery: AttachedDelivery,
+}
+
+/// The notification that a transfer takes along.
+#[derive(Clone, Copy, Debug)]
+enum AttachedDelivery {
+    /// There is none, or its fate is settled.
+    None,
+    /// Its fate is open, and the data on its way.
+    Awaited,
+    /// Its fate is open, and the data in the peer's memory.
+    AwaitedFor(TransferReport),
+}
+
+impl AttachedDelivery {
+    fn is_awaited(self) -> bool {
+        matches!(self, Self::Awaited)
+    }
 }
 
 #[derive(Default)]
@@ -411,9 +429,11 @@ impl Core {
         id: TransferId,
         operation: Operation,
         session: Option<Arc<SenderState>>,
+        notifies: bool,
     ) -> Arc<TransferDone> {
         let done = Completion::new();
-        let waiting = Waiting { operation, done: Arc::clone(&done), session };
+        let delivery = if notifies { AttachedDelivery::Awaited } else { AttachedDelivery::None };
+        let waiting = Waiting { operation, done: Arc::clone(&done), session, delivery };
         self.transfers.insert(id, waiting);
         done
     }

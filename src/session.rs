@@ -141,6 +141,12 @@ impl Sessions {
         }
     }
 
+    /// The engine has ended: so do the Senders that no peer's end reaches.
+    pub(crate) fn shut_down(&self) {
+        let senders = self.rooms().take_senders();
+        senders.iter().for_each(|sender| sender.shut_down());
+    }
+
     /// Looks after the early grants when the one that came now has waited long enough.
     fn expire_later(&self, shared: &Arc<Shared>) {
         let (shared_then, patience) = (Arc::downgrade(shared), self.patience);

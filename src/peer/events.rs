@@ -8,7 +8,7 @@ use kvx_core::id::{GrantId, NotificationId, SessionKey, TransferId};
 use kvx_core::proto::{Delivery, Event, TransferReport};
 use kvx_core::region::Gate;
 
-use super::Link;
+use super::{AttachedDelivery, Link};
 use crate::bootstrap;
 
 impl Link {
@@ -53,7 +53,7 @@ impl Link {
             Event::TransferEnded { transfer, outcome, fence } => {
                 self.on_transfer_ended(transfer, outcome, fence);
             }
-            Event::NotificationSettled(id, delivery) => self.on_settled(id, delivery),
+            Event::NotificationSettled(id, delivery, with) => self.on_settled(id, delivery, with),
             Event::Notification(bytes) => {
                 if let Some(shared) = self.shared.upgrade() {
                     shared.inbox.push(self, bytes);
@@ -121,7 +121,18 @@ impl Link {
         outcome: Result<TransferReport, Cause>,
         fence: Option<Arc<Gate>>,
     ) {
-        let Some(waiting) = self.lock().transfers.remove(&transfer) else { return };
+        let (waiting, outcome) = {
+            let mut core = self.lock();
+            // A transfer that takes a notification along has ended well when that is delivered.
+            match (core.transfers.get_mut(&transfer), outcome) {
+                (Some(waiting), Ok(report)) if waiting.delivery.is_awaited() => {
+                    waiting.delivery = AttachedDelivery::AwaitedFor(report);
+                    return;
+                }
+                (_, outcome) => (core.transfers.remove(&transfer), outcome),
+            }
+        };
+        let Some(waiting) = waiting else { return };
         let outcome = outcome.map_err(|cause| self.error(waiting.operation, cause));
         if let Some(session) = &waiting.session {
             session.transfer_ended(&outcome);
@@ -129,17 +140,36 @@ impl Link {
         when_drained(fence, move || waiting.done.set(outcome));
     }
 
-    fn on_settled(&self, id: NotificationId, delivery: Delivery) {
+    fn on_settled(&self, id: NotificationId, delivery: Delivery, with: Option<TransferId>) {
+        let outcome = match delivery {
+            Delivery::Delivered => Ok(()),
+            Delivery::NotDelivered(cause) => Err(cause),
+            Delivery::Unknown(cause) => Err(Cause::DeliveryUnknown(Box::new(cause))),
+        };
+        if let Some(transfer) = with {
+            self.on_attached_settled(transfer, outcome);
+            return;
+        }
         let waiting = self.lock().notifications.remove(&id);
         if let Some(waiting) = waiting {
-            waiting.set(match delivery {
-                Delivery::Delivered => Ok(()),
-                Delivery::NotDelivered(cause) => Err(self.error(Operation::Notify, cause)),
-                Delivery::Unknown(cause) => {
-                    let cause = Cause::DeliveryUnknown(Box::new(cause));
-                    Err(self.error(Operation::Notify, cause))
-                }
-            });
+            waiting.set(outcome.map_err(|cause| self.error(Operation::Notify, cause)));
+        }
+    }
+
+    /// The fate of a transfer's notification is settled. If the data is not, or has failed, the
+    /// transfer's own end is still to be told.
+    fn on_attached_settled(&self, transfer: TransferId, outcome: Result<(), Cause>) {
+        let mut core = self.lock();
+        let Some(waiting) = core.transfers.get_mut(&transfer) else { return };
+        let AttachedDelivery::AwaitedFor(report) = waiting.delivery else {
+            waiting.delivery = AttachedDelivery::None;
+            return;
+        };
+        let waiting = core.transfers.remove(&transfer);
+        drop(core);
+        if let Some(waiting) = waiting {
+            let outcome = outcome.map(|()| report);
+            waiting.done.set(outcome.map_err(|cause| self.error(Operation::Notify, cause)));
         }
     }
 

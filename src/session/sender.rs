@@ -109,6 +109,11 @@ impl Engine {
             let why = format!("{} has a sender already", session.room);
             return Err(failed(Invalid::Field { field: "session", why }.into()));
         }
+        // Shutdown ends every Sender there is, and none may come after.
+        if let Err(cause) = shared.check() {
+            shared.sessions.leave(&state);
+            return Err(failed(cause));
+        }
         if !state.granted.is_set() {
             state.fail_unless(shared, SenderState::is_granted);
         }
@@ -294,6 +299,11 @@ impl SenderState {
     /// The session is over for the user: the error stays.
     pub(crate) fn failed(&self, error: Error) {
         self.fail(error);
+    }
+
+    /// The engine has ended.
+    pub(crate) fn shut_down(&self) {
+        self.fail(self.error(Cause::ShutDown));
     }
 
     fn finish_if_complete(&self) {

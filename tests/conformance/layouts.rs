@@ -30,10 +30,10 @@ impl Pool {
         Self::new(engine, small().build().unwrap())
     }
 
-    /// Four layers of 8 MiB a pool and block 4 MiB: long enough to be interrupted.
+    /// Four layers, a K and a V pool of 2 MiB each: long enough to be interrupted.
     pub(crate) fn large(engine: &Engine) -> Self {
         let heads = HeadWindow { first: 0, count: 8, total: 8 };
-        let layout = LayoutBuilder::key_value(4, 2, heads, 1024, Dtype::Bf16).block_tokens(256);
+        let layout = LayoutBuilder::key_value(4, 2, heads, 256, Dtype::Bf16).block_tokens(256);
         Self::new(engine, layout.build().unwrap())
     }
 

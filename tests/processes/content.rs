@@ -131,6 +131,15 @@ pub fn find_wrong(buffer: &Buffer, seed: u64, offset: u64, len: u64) -> Option<u
     wrong.map(|at| offset + at as u64)
 }
 
+/// The first offset that holds this byte and would not if the buffer was written with this seed.
+pub fn find_byte(buffer: &Buffer, seed: u64, byte: u8) -> Option<u64> {
+    let expected = block(seed, 0, 0, buffer.len());
+    let mut seen = vec![0; expected.len()];
+    buffer.read(0, &mut seen).unwrap();
+    let at = seen.iter().zip(&expected).position(|(seen, right)| *seen == byte && *right != byte);
+    at.map(|at| at as u64)
+}
+
 /// Whether every byte of these buffers is `byte`; else a place where one is not.
 pub fn find_other(buffers: &[Buffer], byte: u8) -> Option<String> {
     buffers.iter().zip(0..).find_map(|(buffer, index): (_, u32)| {

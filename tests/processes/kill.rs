@@ -83,7 +83,7 @@ impl Pair {
         let outcome = self.decode.ask("join job=it");
         victim.wait_gone();
         match outcome {
-            Ok(_) => session.check(&mut self.decode, "kv"),
+            Ok(received) => session.expect_received(&received, &mut self.decode, "kv"),
             Err(failure) if failure.operation == "Connect" => {
                 let known = [victim.id.as_str(), &victim.address.to_string()];
                 assert!(failure.peer.as_deref().is_some_and(|peer| known.contains(&peer)));

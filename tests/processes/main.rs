@@ -7,10 +7,14 @@
 
 mod content;
 mod cut;
+mod deregister;
 mod kill;
 mod line;
+mod neighbours;
+mod netns;
 mod random;
 mod relay;
+mod restart;
 mod service;
 mod session;
 mod stop;

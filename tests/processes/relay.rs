@@ -102,12 +102,10 @@ impl Relay {
         self.shared.lock().armed.push(Armed { kind, way, left: after, fault });
     }
 
-    /// Forgets the faults that have not happened. Whether all have.
-    pub fn disarm(&self) -> bool {
-        let mut state = self.shared.lock();
-        let all = state.armed.is_empty();
-        state.armed.clear();
-        all
+    /// Forgets the faults that have not happened; says how many those are.
+    pub fn disarm(&self) -> u64 {
+        let armed = std::mem::take(&mut self.shared.lock().armed);
+        armed.len() as u64
     }
 
     /// Ends all connections, and each new one, until [`Self::up`].

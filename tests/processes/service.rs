@@ -73,6 +73,7 @@ impl Service {
             "fill" => Ok(self.fill(command)),
             "check" => Ok(self.check(command)),
             "check-outside" => Ok(self.check_outside(command)),
+            "check-no" => Ok(self.check_no(command)),
             "watch" => Ok(self.watch(command)),
             "deregister" => self.deregister(command),
             "blob" => self.blob(command),
@@ -186,6 +187,14 @@ impl Service {
     /// `check-outside name= blocks=`, of a pool: answers `ok` if all other blocks hold the poison.
     fn check_outside(&self, command: &Line) -> String {
         let wrong = self.pools[command.get("name")].find_touched(&command.numbers("blocks"));
+        wrong.map_or("ok".to_owned(), |at| format!("wrong at={at}"))
+    }
+
+    /// `check-no name= seed= byte=`, of memory: answers `ok` if no place holds this byte that would
+    /// not by this seed.
+    fn check_no(&self, command: &Line) -> String {
+        let (seed, byte) = (command.number("seed"), command.number("byte"));
+        let wrong = content::find_byte(&self.memory[command.get("name")].buffer, seed, byte);
         wrong.map_or("ok".to_owned(), |at| format!("wrong at={at}"))
     }
 

@@ -1,5 +1,7 @@
 //! One session of the tests: the commands for its two sides, and what it must have moved.
 
+use std::process::Command;
+
 use crate::content::{BLOCKS, LAYERS, POISON, PROMPT};
 use crate::line::{Line, list};
 use crate::random::Random;
@@ -20,7 +22,12 @@ pub struct Session {
 
 /// A worker with a pool called `kv` that holds what belongs there by this seed.
 pub fn prefill(name: &str, seed: u64, options: &str) -> Worker {
-    let mut worker = Worker::start(name, options);
+    prefill_by(Command::new(std::env::current_exe().unwrap()), name, seed, options)
+}
+
+/// The same, through a command that ends by running the test binary.
+pub fn prefill_by(command: Command, name: &str, seed: u64, options: &str) -> Worker {
+    let mut worker = Worker::start_by(command, name, options);
     worker.must("pool name=kv");
     worker.must(&format!("fill name=kv seed={seed}"));
     worker
@@ -38,9 +45,9 @@ impl Session {
         receiver.must(&format!("fill name={pool} byte={POISON}"));
         sender.must(&self.send(0, LONG));
         receiver.must(&self.receive(sender, pool, LONG));
-        receiver.must("join job=it");
+        let received = receiver.must("join job=it");
         self.expect_sent(&sender.must("join job=it"));
-        self.check(receiver, pool);
+        self.expect_received(&received, receiver, pool);
     }
 
     /// `pace`: microseconds before each layer. `deadline`: milliseconds.
@@ -65,7 +72,8 @@ impl Session {
     }
 
     /// Every byte is there, and none where none was granted.
-    pub fn check(&self, receiver: &mut Worker, pool: &str) {
+    pub fn expect_received(&self, received: &Line, receiver: &mut Worker, pool: &str) {
+        assert_eq!(received.get("payload-is-right"), "true");
         let (seed, sources, blocks) = (self.seed, list(&self.sources), list(&self.blocks));
         let command = format!("check name={pool} seed={seed} sources={sources} blocks={blocks}");
         let found = receiver.must(&command);
@@ -73,7 +81,7 @@ impl Session {
     }
 
     /// No byte is where none was granted.
-    pub fn check_outside(&self, receiver: &mut Worker, pool: &str) {
+    pub fn expect_untouched_outside(&self, receiver: &mut Worker, pool: &str) {
         let blocks = list(&self.blocks);
         let found = receiver.must(&format!("check-outside name={pool} blocks={blocks}"));
         assert_eq!(found.verb, "ok", "{found:?}");

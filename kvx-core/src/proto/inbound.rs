@@ -428,3 +428,28 @@ impl From<Resource> for Violation {
         Self::Overrun(resource)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_life_of_cancelled_and_refused_transfers_leaves_nothing_behind() {
+        let (mut inbound, mut budget) = (Inbound::new(), Budget::new(1 << 20));
+        for number in 1..3 * MAX_GAPS as u64 {
+            let transfer = TransferId(number);
+            match number % 3 {
+                0 => inbound.end(transfer, &mut budget),
+                1 => inbound.refuse(transfer, &mut budget).unwrap(),
+                _ => {}
+            }
+            if number % 3 > 0 {
+                assert!(inbound.cancel(transfer, &mut budget, Waker::noop()).unwrap());
+                // A frame that was under way when the transfer was cancelled.
+                inbound.refuse(transfer, &mut budget).unwrap();
+            }
+        }
+        assert!(inbound.residue().iter().all(|(_, count)| *count == 0));
+        assert_eq!(inbound.ended.intervals().len(), 1);
+    }
+}

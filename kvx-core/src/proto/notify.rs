@@ -32,6 +32,15 @@ pub enum Delivery {
     Unknown(Cause),
 }
 
+/// A notification whose fate is known.
+#[derive(Debug)]
+pub(crate) struct Settled {
+    pub(crate) id: NotificationId,
+    pub(crate) delivery: Delivery,
+    /// The WRITE that it was posted with.
+    pub(crate) with: Option<TransferId>,
+}
+
 /// Notifications to the peer.
 #[derive(Debug)]
 pub(crate) struct NotifySender {
@@ -53,8 +62,11 @@ struct Open {
     /// Numbers of its first and last message on the control stream.
     first: u64,
     sequence: u64,
-    /// The WRITE after which it is due, until that has ended.
-    after: Option<TransferId>,
+    /// Its bytes.
+    len: usize,
+    /// The WRITE that it was posted with, and whether that has yet to end.
+    with: Option<TransferId>,
+    waits: bool,
     deadline: Time,
 }
 
@@ -92,7 +104,8 @@ impl NotifySender {
         after: Option<TransferId>,
         deadline: Time,
     ) -> NotificationId {
-        self.used += cost(bytes.len());
+        let len = bytes.len();
+        self.used += cost(len);
         self.last += 1;
         let id = NotificationId(self.last);
         let mut rest = bytes;
@@ -105,7 +118,8 @@ impl NotifySender {
             more = !rest.is_empty();
             sequence = stream.send(Message::Notify { after, more, bytes: part });
         }
-        self.open.push_back(Open { id, first, sequence, after, deadline });
+        let waits = after.is_some();
+        self.open.push_back(Open { id, first, sequence, len, with: after, waits, deadline });
         id
     }
 
@@ -118,38 +132,40 @@ impl NotifySender {
         Ok(())
     }
 
-    /// An own WRITE has ended: its notification is due at the peer, or was dropped there.
+    /// An own WRITE has ended: its notification is due at the peer, where it must be known by
+    /// `deadline`, or was dropped there.
     pub(crate) fn transfer_ended(
         &mut self,
         transfer: TransferId,
         stream: &mut ControlStream,
         failure: Option<&Cause>,
-        settled: &mut Vec<(NotificationId, Delivery)>,
+        deadline: Time,
+        settled: &mut Vec<Settled>,
     ) {
-        let Some(index) = self.open.iter().position(|open| open.after == Some(transfer)) else {
+        let Some(index) = self.open.iter().position(|open| open.with == Some(transfer)) else {
             return;
         };
         match failure {
-            None => self.open[index].after = None,
+            None => {
+                let open = &mut self.open[index];
+                (open.waits, open.deadline) = (false, deadline);
+            }
             Some(cause) => {
                 if let Some(open) = self.open.remove(index) {
-                    settled.push((open.id, open.give_up(stream, cause)));
+                    self.give_up(&open, stream, cause, settled);
                 }
             }
         }
     }
 
     /// Settles what the peer has acknowledged.
-    pub(crate) fn settle(
-        &mut self,
-        stream: &ControlStream,
-        settled: &mut Vec<(NotificationId, Delivery)>,
-    ) {
+    pub(crate) fn settle(&mut self, stream: &ControlStream, settled: &mut Vec<Settled>) {
         let acknowledged = stream.acknowledged();
         self.open.retain(|open| {
-            let delivered = open.sequence <= acknowledged && open.after.is_none();
+            let delivered = open.sequence <= acknowledged && !open.waits;
             if delivered {
-                settled.push((open.id, Delivery::Delivered));
+                let (id, delivery, with) = (open.id, Delivery::Delivered, open.with);
+                settled.push(Settled { id, delivery, with });
             }
             !delivered
         });
@@ -161,15 +177,13 @@ impl NotifySender {
         now: Time,
         stream: &mut ControlStream,
         cause: &Cause,
-        settled: &mut Vec<(NotificationId, Delivery)>,
+        settled: &mut Vec<Settled>,
     ) {
-        self.open.retain(|open| {
-            let late = open.after.is_none() && open.deadline <= now;
-            if late {
-                settled.push((open.id, open.give_up(stream, cause)));
-            }
-            !late
-        });
+        let is_late = |open: &Open| !open.waits && open.deadline <= now;
+        let (late, rest): (VecDeque<_>, VecDeque<_>) =
+            std::mem::take(&mut self.open).into_iter().partition(is_late);
+        self.open = rest;
+        late.iter().for_each(|open| self.give_up(open, stream, cause, settled));
     }
 
     /// Notifications whose fate is open.
@@ -179,8 +193,8 @@ impl NotifySender {
 
     /// When [`Self::handle_timeout`] is due.
     pub(crate) fn next_timeout(&self) -> Time {
-        let waiting = self.open.iter().filter(|open| open.after.is_none());
-        waiting.map(|open| open.deadline).min().unwrap_or(Time::NEVER)
+        let due = self.open.iter().filter(|open| !open.waits);
+        due.map(|open| open.deadline).min().unwrap_or(Time::NEVER)
     }
 
     /// The peer is gone or knows nothing any more.
@@ -188,13 +202,36 @@ impl NotifySender {
         &mut self,
         stream: &mut ControlStream,
         cause: &Cause,
-        settled: &mut Vec<(NotificationId, Delivery)>,
+        settled: &mut Vec<Settled>,
     ) {
         for open in std::mem::take(&mut self.open) {
-            settled.push((open.id, open.give_up(stream, cause)));
+            self.give_up(&open, stream, cause, settled);
         }
         self.used = 0;
         self.consumed = 0;
+    }
+}
+
+impl NotifySender {
+    /// Says what can be said of a notification that is given up. One of which nothing was written
+    /// is taken back, so that it is not delivered after it was said not to be, and costs nothing.
+    fn give_up(
+        &mut self,
+        open: &Open,
+        stream: &mut ControlStream,
+        cause: &Cause,
+        settled: &mut Vec<Settled>,
+    ) {
+        let delivery = match stream.fate(open.first) {
+            Fate::Unsent => {
+                (open.first..=open.sequence).for_each(|sequence| stream.retract(sequence));
+                self.used -= cost(open.len);
+                Delivery::NotDelivered(cause.clone())
+            }
+            // Of a WRITE that failed here, the last acknowledgement may just have been lost.
+            Fate::Unknown | Fate::Acknowledged => Delivery::Unknown(cause.clone()),
+        };
+        settled.push(Settled { id: open.id, delivery, with: open.with });
     }
 }
 
@@ -336,19 +373,4 @@ impl NotifyReceiver {
 
 fn cost(len: usize) -> u64 {
     len as u64 + NOTIFICATION_OVERHEAD
-}
-
-impl Open {
-    /// What can be said of a notification that is given up. One of which nothing was written is
-    /// taken back, so that it is not delivered after it was said not to be.
-    fn give_up(&self, stream: &mut ControlStream, cause: &Cause) -> Delivery {
-        match stream.fate(self.first) {
-            Fate::Unsent => {
-                (self.first..=self.sequence).for_each(|sequence| stream.retract(sequence));
-                Delivery::NotDelivered(cause.clone())
-            }
-            // Of a WRITE that failed here, the last acknowledgement may just have been lost.
-            Fate::Unknown | Fate::Acknowledged => Delivery::Unknown(cause.clone()),
-        }
-    }
 }

@@ -288,9 +288,13 @@ impl Outbound {
             // The answer to the cancellation decides.
             return None;
         }
-        if refusal == Refusal::Expired && now < transfer.deadline {
-            self.lost(id, runs);
-            return None;
+        if refusal == Refusal::Expired {
+            if now < transfer.deadline {
+                self.lost(id, runs);
+                return None;
+            }
+            let cause = transfer.deadline_cause();
+            return self.end(id, Err(cause));
         }
         self.forget_asked(id, runs.len() as u32);
         self.end(id, Err(Cause::Refused(refusal)))

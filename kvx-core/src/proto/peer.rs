@@ -29,7 +29,7 @@ use crate::proto::handshake::Established;
 use crate::proto::id_set::IdSet;
 use crate::proto::inbound::Inbound;
 use crate::proto::lanes::{Lanes, Sent};
-use crate::proto::notify::{Delivery, NotifyReceiver, NotifySender};
+use crate::proto::notify::{Delivery, NotifyReceiver, NotifySender, Settled};
 use crate::proto::outbound::{Deadline, Ended, Outbound, Target, TransferOp, TransferReport};
 use crate::proto::remote::RemoteRegions;
 use crate::proto::stream::ControlStream;
@@ -102,8 +102,9 @@ pub enum Event {
         /// the user is told.
         fence: Option<Arc<Gate>>,
     },
-    /// The fate of an own notification is settled.
-    NotificationSettled(NotificationId, Delivery),
+    /// The fate of an own notification is settled; with the WRITE that it was posted with, if any.
+    /// That WRITE's own end is told apart, before or after.
+    NotificationSettled(NotificationId, Delivery, Option<TransferId>),
     /// A notification from the peer is due. Give the credit back by
     /// [`Peer::notification_taken`] when the user has it.
     Notification(Bytes),
@@ -604,6 +605,8 @@ impl Peer {
     /// Own transfers have ended: tells the user, the peer where it must know, and settles the
     /// notifications that hung on them.
     fn transfers_ended(&mut self, ended: impl IntoIterator<Item = Ended>) {
+        // A transfer ends well only when something was heard.
+        let deadline = self.heard + self.notification_patience();
         for Ended { transfer, op, outcome, tell_peer, gate } in ended {
             if tell_peer {
                 self.stream.send(Message::Cancel { transfer });
@@ -615,6 +618,7 @@ impl Peer {
                     transfer,
                     &mut self.stream,
                     failure,
+                    deadline,
                     &mut settled,
                 );
                 self.notify_sender.settle(&self.stream, &mut settled);
@@ -624,9 +628,9 @@ impl Peer {
         }
     }
 
-    fn settle_notifications(&mut self, settled: Vec<(NotificationId, Delivery)>) {
-        let events = settled.into_iter().map(|(id, fate)| Event::NotificationSettled(id, fate));
-        self.events.extend(events);
+    fn settle_notifications(&mut self, settled: Vec<Settled>) {
+        let event = |Settled { id, delivery, with }| Event::NotificationSettled(id, delivery, with);
+        self.events.extend(settled.into_iter().map(event));
     }
 
     /// The peer was heard of.

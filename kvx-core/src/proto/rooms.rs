@@ -77,6 +77,11 @@ impl<G, S: Clone> Rooms<G, S> {
         self.senders.remove(session)
     }
 
+    /// All Senders end.
+    pub fn take_senders(&mut self) -> Vec<S> {
+        std::mem::take(&mut self.senders).into_values().collect()
+    }
+
     /// An early grant is taken back by its receiver.
     pub fn withdraw(&mut self, session: &SessionKey) -> Option<G> {
         self.early.remove(session).map(|(_, grant)| grant)

@@ -37,8 +37,9 @@ pub(crate) const MS: Instant = 1_000_000;
 /// A second of it.
 pub(crate) const SECOND: Instant = 1000 * MS;
 
-/// How long there is no fault and nothing new at the end: every deadline comes within it.
-const CALM: Instant = 25 * SECOND;
+/// How long there is no fault at the end: every deadline comes within it, and then what is asked
+/// for once more must go well.
+const CALM: Instant = 30 * SECOND;
 
 /// What a run came to.
 #[derive(Clone, Debug, Default)]
@@ -132,6 +133,10 @@ pub(crate) enum Happening {
     Patience(SessionIndex),
     /// Something breaks.
     Fault,
+    /// All is well again: engines that lost each other meet.
+    Reunion,
+    /// What is asked for from here on must go well.
+    Finale,
     /// A stopped engine goes on.
     Continue(usize),
     /// A crashed engine starts again.
@@ -165,6 +170,8 @@ impl World {
             world.at(index as u64 * MS, Happening::User(index));
         }
         world.at(200 * MS, Happening::Fault);
+        world.at(calm_at + 12 * SECOND, Happening::Reunion);
+        world.at(calm_at + 16 * SECOND, Happening::Finale);
         world
     }
 
@@ -206,6 +213,8 @@ impl World {
             Happening::Layers(session) => self.compute_layers(session),
             Happening::Patience(session) => self.lose_session(session),
             Happening::Fault => self.break_something(),
+            Happening::Reunion => self.meet_again(),
+            Happening::Finale => self.ask_once_more(),
             Happening::Continue(engine) => self.go_on(engine),
             Happening::Restart(engine) => self.restart(engine),
         }

@@ -143,6 +143,20 @@ fn a_wrong_region_key_opens_nothing() {
 }
 
 #[test]
+fn a_better_key_that_is_learned_while_the_worse_is_asked_with_counts() {
+    let mut scene = scene();
+    let (region, _) = scene.pair.sides[1].register(4096, 1, super::scene::ALL);
+    scene.pair.sides[0].peer.learn_regions([(region.id, RegionKey::new([0x55; 16]))]);
+    scene.pair.sides[0].peer.open_remote_regions(&[region.id]).unwrap();
+    scene.pair.sides[0].peer.learn_regions([(region.id, region.key.clone())]);
+    let post = scene.post_of(TransferOp::Write, scene.plan(4, 64));
+    scene.post(Post { target: Target::Regions(Arc::from([region.id])), ..post });
+    scene.pair.settle();
+    assert!(scene.pair.sides[0].violation.is_none());
+    assert_eq!(scene.end(), "256 bytes in 4 runs");
+}
+
+#[test]
 fn a_region_that_was_deregistered_is_refused() {
     let mut scene = scene();
     let slot = open(&mut scene);

@@ -153,7 +153,7 @@ pub(crate) fn fates(pair: &mut Pair, side: usize) -> Vec<(u64, &'static str)> {
     pair.collect();
     let mut fates = Vec::new();
     for event in pair.sides[side].take_events() {
-        if let Event::NotificationSettled(id, fate) = event {
+        if let Event::NotificationSettled(id, fate, _) = event {
             let fate = match fate {
                 Delivery::Delivered => "delivered",
                 Delivery::NotDelivered(_) => "not delivered",

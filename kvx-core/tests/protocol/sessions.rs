@@ -169,6 +169,30 @@ fn the_end_may_come_before_the_data_and_the_data_before_its_layers() {
 }
 
 #[test]
+fn a_session_does_not_end_before_the_writes_it_counts() {
+    let mut session = session();
+    assert!(session.granted());
+    let map = BlockMap::new(&session.layout, &session.layout).unwrap();
+    let plan = map.plan(0..3, 7, &[0, 2], &[3, 1], &PlanOptions::default()).unwrap();
+    let post = Post {
+        op: TransferOp::Write,
+        plan: Arc::new(plan),
+        local: Arc::from([Arc::clone(&session.source.0)]),
+        target: Target::Grant(session.grant),
+        notification: None,
+        layers: None,
+        deadline: Deadline::default(),
+    };
+    let now = session.pair.now;
+    session.pair.sides[0].peer.post(now, post).unwrap();
+    session.end(1);
+    session.pair.settle_control();
+    assert!(session.heard().is_empty(), "its one write is not there, whatever layers it brings");
+    session.pair.settle();
+    assert_eq!(session.heard(), ["ended: first token"]);
+}
+
+#[test]
 fn writing_beyond_the_grant_is_refused() {
     let mut session = session();
     assert!(session.granted());

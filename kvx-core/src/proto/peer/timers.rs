@@ -88,7 +88,7 @@ impl Peer {
         self.settle_notifications(settled);
     }
 
-    fn notification_patience(&self) -> Duration {
+    pub(super) fn notification_patience(&self) -> Duration {
         self.config.deadline.total.unwrap_or(self.config.deadline.progress)
     }
 }

@@ -42,6 +42,10 @@ impl Peer {
     /// Nothing was posted then, and no event follows.
     pub fn post(&mut self, now: Time, post: Post) -> Result<Option<TransferId>, Cause> {
         self.check_alive()?;
+        // `close_region` fails those that were posted before; no lane could finish a later one.
+        if post.local.iter().any(|region| !region.gate.is_open()) {
+            return Err(Cause::RegionClosed);
+        }
         if let Some(notification) = &post.notification {
             if post.op == TransferOp::Read {
                 return Err(Cause::Unsupported("a notification after a READ"));

@@ -10,7 +10,7 @@ impl World {
             Event::TransferEnded { transfer, outcome, fence } => {
                 self.transfer_ended(engine, remote, transfer, outcome, fence);
             }
-            Event::NotificationSettled(id, fate) => self.note_settled(serial, id, &fate),
+            Event::NotificationSettled(id, fate, _) => self.note_settled(serial, id, &fate),
             Event::Notification(bytes) => self.hear_notification(engine, remote, serial, &bytes),
             Event::Granted(received) => self.granted(engine, remote, *received),
             Event::LayersArrived(grant, layers) => {

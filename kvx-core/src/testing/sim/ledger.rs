@@ -60,6 +60,8 @@ pub(crate) struct Transfer {
     pub(crate) stage: Stage,
     /// Whether its initiator was told that it is done.
     pub(crate) done: bool,
+    /// Whether nothing is in its way, so that it must be done.
+    pub(crate) due: bool,
 }
 
 /// How far a transfer has come.
@@ -112,22 +114,23 @@ pub(crate) struct Cell {
 /// A notification, as its sender knows it.
 pub(crate) struct Note {
     /// The sending link.
-    link: u64,
-    from: Life,
-    to: usize,
+    pub(crate) link: u64,
+    pub(crate) from: Life,
+    pub(crate) to: usize,
     /// The receiver's life, if it was known when it was sent.
-    incarnation: Option<Incarnation>,
-    len: usize,
-    after: Option<TransferIndex>,
-    sent: Instant,
+    pub(crate) incarnation: Option<Incarnation>,
+    pub(crate) len: usize,
+    pub(crate) after: Option<TransferIndex>,
+    pub(crate) sent: Instant,
     pub(crate) delivered: u32,
-    fate: Option<Fate>,
+    pub(crate) fate: Option<Fate>,
     /// The link on which it came, until it is taken.
-    came_on: Option<u64>,
+    pub(crate) came_on: Option<u64>,
 }
 
+/// What its sender was told of a notification.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Fate {
+pub(crate) enum Fate {
     Delivered,
     NotDelivered,
     Unknown,
@@ -175,32 +178,11 @@ impl Ledger {
         Bytes::from(bytes)
     }
 
-    #[allow(clippy::too_many_arguments)]
-    pub(crate) fn add_note(
-        &mut self,
-        link: u64,
-        id: u64,
-        from: Life,
-        to: usize,
-        incarnation: Option<Incarnation>,
-        len: usize,
-        after: Option<TransferIndex>,
-        sent: Instant,
-    ) -> NoteIndex {
+    /// Takes in what the link `note.link` has sent as its notification number `id`.
+    pub(crate) fn add_note(&mut self, id: u64, note: Note) -> NoteIndex {
         let index = self.notes.len();
-        self.notes_by_id.insert((link, id), index);
-        self.notes.push(Note {
-            link,
-            from,
-            to,
-            incarnation,
-            len,
-            after,
-            sent,
-            delivered: 0,
-            fate: None,
-            came_on: None,
-        });
+        self.notes_by_id.insert((note.link, id), index);
+        self.notes.push(note);
         index
     }
 

@@ -12,9 +12,9 @@ use crate::proto::{Deadline, Post, Target, TransferOp};
 use crate::region::{Region, RegionKey, Rights};
 use crate::testing::memory::Segment;
 use crate::testing::sim::engine::State;
-use crate::testing::sim::ledger::{Cell, Piece, Stage, Transfer};
+use crate::testing::sim::ledger::{Cell, Note, Piece, Stage, Transfer};
 use crate::testing::sim::sessions::Pool;
-use crate::testing::sim::{Happening, MS, World};
+use crate::testing::sim::{Happening, MS, SECOND, World};
 
 /// Bytes of a cell, the unit in which memory is used.
 pub(crate) const CELL: u64 = 96;
@@ -87,6 +87,36 @@ impl World {
         }
     }
 
+    /// Every engine says something to every other one, so that who was given up is met anew.
+    pub(crate) fn meet_again(&mut self) {
+        for (engine, remote) in self.pairs() {
+            self.expect(engine, remote, self.engines[remote].identity.incarnation);
+            self.notify(engine, remote);
+        }
+    }
+
+    /// Nothing is in the way of these.
+    pub(crate) fn ask_once_more(&mut self) {
+        for (engine, remote) in self.pairs() {
+            self.start_transfer(engine, remote, TransferOp::Write);
+            self.start_transfer(engine, remote, TransferOp::Read);
+            self.begin_session(engine, remote);
+        }
+    }
+
+    fn pairs(&self) -> Vec<(usize, usize)> {
+        let engines = 0..self.engines.len();
+        engines
+            .clone()
+            .flat_map(|engine| engines.clone().map(move |remote| (engine, remote)))
+            .filter(|(engine, remote)| engine != remote)
+            .collect()
+    }
+
+    fn is_finale(&self) -> bool {
+        self.now > self.calm_at + 14 * SECOND
+    }
+
     fn start_transfer(&mut self, engine: usize, remote: usize, op: TransferOp) {
         let count = 1 + self.random.index(40);
         let Some(local) = self.take_cells(engine, count) else { return };
@@ -146,6 +176,7 @@ impl World {
                     posted: self.now,
                     stage: Stage::Open,
                     done: false,
+                    due: self.is_finale(),
                 };
                 let index = self.ledger.add_transfer(association, transfer);
                 self.note(|| format!("{engine} posts {op:?} {id} #{index} with {remote}"));
@@ -182,6 +213,9 @@ impl World {
     pub(crate) fn deadline(&mut self) -> Deadline {
         let millis = |n| Duration::from_millis(n);
         let progress = millis(self.random.within(300..4000));
+        if self.is_finale() {
+            return Deadline { progress: millis(8000), total: None };
+        }
         let total = self.random.percent(40).then(|| millis(self.random.within(300..6000)));
         Deadline { progress, total }
     }
@@ -212,16 +246,19 @@ impl World {
         let incarnation = link.peer.identity().map(|identity| identity.incarnation);
         let now = self.now;
         self.note(|| format!("{engine} sends notification {id} to {remote}, after #{after:?}"));
-        self.ledger.add_note(
-            serial,
-            id,
-            (engine, life),
-            remote,
+        let note = Note {
+            link: serial,
+            from: (engine, life),
+            to: remote,
             incarnation,
-            bytes.len(),
+            len: bytes.len(),
             after,
-            now,
-        )
+            sent: now,
+            delivered: 0,
+            fate: None,
+            came_on: None,
+        };
+        self.ledger.add_note(id, note)
     }
 
     fn cancel_one(&mut self, engine: usize) {

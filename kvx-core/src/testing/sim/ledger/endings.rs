@@ -190,6 +190,7 @@ impl World {
         for (index, transfer) in self.ledger.transfers.iter().enumerate() {
             let (engine, life) = transfer.parties[0];
             let alive = self.engines[engine].life == life;
+            assert!(!transfer.due || transfer.done, "nothing was in the way of #{index}");
             assert!(
                 !alive || transfer.stage == Stage::Released,
                 "#{index} is {:?}",
