@@ -5,7 +5,7 @@ mod driver;
 mod events;
 mod lanes;
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -13,13 +13,13 @@ use std::task::{Wake, Waker};
 
 use kvx_core::error::{Cause, Error, Operation, PeerName};
 use kvx_core::id::{
-    Association, EngineId, GrantId, Incarnation, LaneId, NotificationId, TransferId,
+    Association, EngineId, GrantId, Incarnation, NotificationId, TransferId,
 };
 use kvx_core::proto::{
     Established, Known, Peer as Protocol, PeerConfig, SessionSecret, TransferReport,
 };
 use kvx_core::time::Time;
-use kvx_core::transport::{Lane, TransportKind};
+use kvx_core::transport::TransportKind;
 use kvx_core::wire::message::DirectoryEntry;
 use tokio::sync::Notify;
 
@@ -46,7 +46,7 @@ pub(crate) struct Link {
     /// What it was called at first: to be had without a lock.
     first_name: PeerName,
     core: Mutex<Core>,
-    lanes: Mutex<Lanes>,
+    lanes: Mutex<lanes::Lanes>,
     /// Held by the one thread that hands events on, so that they keep their order.
     dispatching: Mutex<()>,
     /// Wakes the task that writes the control connection.
@@ -124,16 +124,6 @@ impl AttachedDelivery {
     }
 }
 
-#[derive(Default)]
-struct Lanes {
-    open: BTreeMap<LaneId, Arc<dyn Lane>>,
-    /// Asked to close before the transport gave the lane out.
-    doomed: VecDeque<LaneId>,
-}
-
-/// How many doomed lanes are remembered: they are at most as many as handshakes under way.
-const MAX_DOOMED: usize = 256;
-
 /// Bytes that a posting thread sends itself, at most.
 const DRIVE: usize = 256 << 10;
 
@@ -169,7 +159,7 @@ impl Link {
                     dials: false,
                     dialing: false,
                 }),
-                lanes: Mutex::new(Lanes::default()),
+                lanes: Mutex::new(lanes::Lanes::new()),
                 dispatching: Mutex::new(()),
                 output: Notify::new(),
                 timers: Notify::new(),

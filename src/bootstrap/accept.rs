@@ -203,7 +203,8 @@ async fn greet_lane(
     // The link may have died or been replaced while the proof was on its way.
     link.lock().protocol.check_lane(hello.association, hello.peer_association, hello.lane)?;
     let open = LaneOpen { lane: hello.lane, stream: stream.into() };
-    link.open_lane(&*transport, open).map_err(|error| {
+    let pair = (hello.peer_association, hello.association);
+    link.open_lane(&*transport, open, pair).map_err(|error| {
         tracing::debug!(%error, lane = %hello.lane, "lane not opened");
         HandshakeError::NoControl
     })

@@ -229,7 +229,7 @@ async fn open_lane(shared: &Arc<Shared>, link: &Arc<Link>, lane: LaneId) -> Resu
     stream::write(&mut stream, &proof).await?;
     let stream = stream.into_std().map_err(DialError::Io)?;
     let open = LaneOpen { lane, stream: stream.into() };
-    Ok(link.open_lane(&*transport, open)?)
+    Ok(link.open_lane(&*transport, open, associations)?)
 }
 
 /// Tries the addresses, each a little after the one before; the first whose handshake succeeds

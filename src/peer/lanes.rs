@@ -1,29 +1,75 @@
 //! The link's lanes: what they ask of the protocol, and how they are woken, opened and closed.
 
-use std::sync::atomic::Ordering;
-use std::sync::{Arc, MutexGuard, PoisonError};
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, MutexGuard, OnceLock, PoisonError};
 
 use kvx_core::error::{HandshakeError, LaneError, Refusal, Violation};
-use kvx_core::id::LaneId;
+use kvx_core::id::{Association, LaneId};
+use kvx_core::proto::Peer as Protocol;
 use kvx_core::time::Time;
 use kvx_core::transport::{Admission, Landing, Lane, LaneHost, LaneOpen, OutFrame, Transport};
 use kvx_core::wire::{FrameHeader, WireSpan};
 
-use super::{Lanes, Link, MAX_DOOMED};
+use super::Link;
 use crate::clock;
 
-impl LaneHost for Link {
+/// A link's lanes by name.
+pub(super) type Lanes = BTreeMap<LaneId, Arc<Attached>>;
+
+/// One lane of a link, from the moment the protocol knows it until the transport has closed it.
+///
+/// It belongs to the pair of associations that it was opened under. When the peer begins anew, lanes
+/// may get names that were used before: what an old one still has to say must not be taken for its
+/// namesake's.
+pub(super) struct Attached {
+    link: Arc<Link>,
+    pair: Option<(Association, Association)>,
+    /// What the transport gave for it.
+    lane: OnceLock<Arc<dyn Lane>>,
+    /// Set when it is to be closed, which may be before the transport has given it out.
+    closing: AtomicBool,
+}
+
+impl Attached {
+    fn close(&self) {
+        self.closing.store(true, Ordering::SeqCst);
+        if let Some(lane) = self.lane.get() {
+            lane.close(LaneError::Closed);
+        }
+    }
+
+    fn wake(&self) {
+        if let Some(lane) = self.lane.get() {
+            lane.wake();
+        }
+    }
+
+    /// Calls the protocol, unless the lane's time is over.
+    fn with<R>(&self, f: impl FnOnce(&mut Protocol) -> R) -> Option<R> {
+        self.link.with(|core| self.is_current(&core.protocol).then(|| f(&mut core.protocol)))
+    }
+
+    fn is_current(&self, protocol: &Protocol) -> bool {
+        protocol.associations() == self.pair
+    }
+}
+
+impl LaneHost for Attached {
     fn now(&self) -> Time {
         clock::now()
     }
 
     fn next_frame(&self, lane: LaneId) -> Option<OutFrame> {
-        let mut core = self.lock();
+        let mut core = self.link.lock();
+        if !self.is_current(&core.protocol) {
+            return None;
+        }
         let frame = core.protocol.next_frame(clock::now(), lane);
         let messages = core.protocol.has_messages();
         drop(core);
         if messages {
-            self.output.notify_one();
+            self.link.output.notify_one();
         }
         frame
     }
@@ -36,93 +82,94 @@ impl LaneHost for Link {
         landing: &mut Landing,
     ) -> Result<Admission, Violation> {
         let now = clock::now();
-        self.with(|core| core.protocol.handle_frame(now, lane, header, table, landing))
+        self.with(|protocol| protocol.handle_frame(now, lane, header, table, landing))
+            .unwrap_or(Ok(Admission::Discard))
     }
 
     fn frame_finished(&self, lane: LaneId, header: &FrameHeader, outcome: Result<(), Refusal>) {
         let now = clock::now();
-        self.with(|core| core.protocol.handle_frame_finished(now, lane, header, outcome));
+        self.with(|protocol| protocol.handle_frame_finished(now, lane, header, outcome));
     }
 
     fn acknowledged(&self, lane: LaneId, ack: &FrameHeader) -> Result<(), Violation> {
         let now = clock::now();
-        self.with(|core| core.protocol.handle_ack(now, lane, ack))
+        self.with(|protocol| protocol.handle_ack(now, lane, ack)).unwrap_or(Ok(()))
     }
 
     fn closed(&self, lane: LaneId, cause: LaneError) {
-        self.lanes().open.remove(&lane);
+        let mut lanes = self.link.lanes();
+        if lanes.get(&lane).is_some_and(|known| std::ptr::eq(&**known, self)) {
+            lanes.remove(&lane);
+        }
+        drop(lanes);
         let now = clock::now();
-        self.with(|core| core.protocol.handle_lane_closed(now, lane, cause));
+        self.with(|protocol| protocol.handle_lane_closed(now, lane, cause));
     }
 }
 
 impl Link {
-    /// Hands a lane that both sides have proved to its transport.
+    /// Hands a lane that both sides have proved, for this pair of associations (own, theirs), to its
+    /// transport.
     ///
     /// # Errors
-    /// The peer has died or retired the lane meanwhile, or the transport cannot open it.
+    /// The peer has died, begun anew or retired the lane meanwhile, or the transport cannot open it.
     pub(crate) fn open_lane(
         self: &Arc<Self>,
         transport: &dyn Transport,
         open: LaneOpen,
+        pair: (Association, Association),
     ) -> Result<(), LaneOpenError> {
-        let id = open.lane;
-        self.with(|core| core.protocol.handle_lane_opened(id))?;
-        let host: Arc<dyn LaneHost> = Arc::clone(self) as Arc<dyn LaneHost>;
-        let lane = match transport.open(open, host) {
-            Ok(lane) => lane,
-            Err(cause) => {
-                let now = clock::now();
-                self.with(|core| core.protocol.handle_lane_closed(now, id, cause.clone()));
-                return Err(LaneOpenError::Transport(cause));
-            }
-        };
-        let mut lanes = self.lanes();
-        let doomed = lanes.doomed.iter().position(|doomed| *doomed == id);
-        match doomed {
-            Some(index) => {
-                lanes.doomed.remove(index);
-                drop(lanes);
-                lane.close(LaneError::Closed);
-            }
-            None => {
-                lanes.open.insert(id, Arc::clone(&lane));
-                drop(lanes);
-                // Its end may have been told before it was entered.
-                if !self.lock().protocol.is_lane_open(id) {
-                    self.lanes().open.remove(&id);
+        let (id, pair) = (open.lane, Some(pair));
+        self.with(|core| {
+            let current = core.protocol.associations() == pair;
+            if current { core.protocol.handle_lane_opened(id) } else { Err(HandshakeError::NoControl) }
+        })?;
+        let attached = Arc::new(Attached {
+            link: Arc::clone(self),
+            pair,
+            lane: OnceLock::new(),
+            closing: AtomicBool::new(false),
+        });
+        // Before the transport has it, so that its end finds it here.
+        let namesake = self.lanes().insert(id, Arc::clone(&attached));
+        if let Some(old) = namesake {
+            old.close();
+        }
+        match transport.open(open, Arc::clone(&attached) as Arc<dyn LaneHost>) {
+            Ok(lane) => {
+                let lane = attached.lane.get_or_init(|| lane);
+                if attached.closing.load(Ordering::SeqCst) {
+                    lane.close(LaneError::Closed);
                 }
                 lane.wake();
+                Ok(())
+            }
+            Err(cause) => {
+                attached.closed(id, cause.clone());
+                Err(LaneOpenError::Transport(cause))
             }
         }
-        Ok(())
     }
 
-    /// Closes a lane, or sees to it that it is closed as soon as its transport gives it out.
+    /// Closes a lane.
     pub(super) fn close_lane(&self, id: LaneId) {
-        let mut lanes = self.lanes();
-        if let Some(lane) = lanes.open.remove(&id) {
-            drop(lanes);
-            lane.close(LaneError::Closed);
-            return;
+        let attached = self.lanes().remove(&id);
+        if let Some(attached) = attached {
+            attached.close();
         }
-        if lanes.doomed.len() >= MAX_DOOMED {
-            lanes.doomed.pop_front();
-        }
-        lanes.doomed.push_back(id);
     }
 
     /// The lane whose turn it is to carry a posting thread's frames.
     pub(super) fn next_lane(&self) -> Option<Arc<dyn Lane>> {
         let lanes = self.lanes();
-        let count = lanes.open.len().max(1);
+        let count = lanes.len().max(1);
         let turn = self.turn.fetch_add(1, Ordering::Relaxed) % count;
-        lanes.open.values().nth(turn).cloned()
+        lanes.values().nth(turn).and_then(|attached| attached.lane.get().cloned())
     }
 
     /// Tells every lane that there may be frames.
     pub(super) fn wake_lanes(&self) {
-        let lanes: Vec<Arc<dyn Lane>> = self.lanes().open.values().cloned().collect();
+        let lanes: Vec<Arc<Attached>> = self.lanes().values().cloned().collect();
         lanes.iter().for_each(|lane| lane.wake());
     }
 

@@ -1,7 +1,7 @@
 //! Sessions as the peer state machine sees them: grants given to the peer, whose memory it may
 //! write, and grants got from it. Which Sender or Receiver they belong to, the engine knows.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -22,6 +22,8 @@ use crate::wire::message::{Grant, MAX_GRANT_BLOCKS, Message};
 const MAX_GRANTS: usize = 16_384;
 /// Announcements of layers under one grant.
 const MAX_ANNOUNCED: u32 = 65_536;
+/// Grants taken back that are remembered: as many as may end within one turn of events.
+const MAX_TAKEN_BACK: usize = 256;
 /// What one grant costs at least, for the budget.
 const GRANT_COST: u64 = 512;
 
@@ -78,6 +80,9 @@ pub(crate) struct Grants {
     given: BTreeMap<GrantId, Given>,
     last_given: u64,
     got: BTreeMap<GrantId, Got>,
+    /// Grants that the peer took back last, and why: who uses one before the event has reached it
+    /// is told the same.
+    taken_back: VecDeque<(GrantId, Cause)>,
 }
 
 /// A grant that the peer holds.
@@ -159,7 +164,12 @@ impl Given {
 
 impl Grants {
     pub(crate) fn new() -> Self {
-        Self { given: BTreeMap::new(), last_given: 0, got: BTreeMap::new() }
+        Self {
+            given: BTreeMap::new(),
+            last_given: 0,
+            got: BTreeMap::new(),
+            taken_back: VecDeque::new(),
+        }
     }
 
     pub(crate) fn given(&self, grant: GrantId) -> Option<&Given> {
@@ -340,8 +350,25 @@ impl Grants {
     }
 
     /// The slots to write to under a grant.
-    pub(crate) fn slots_of(&self, grant: GrantId) -> Option<Arc<[Slot]>> {
-        self.got.get(&grant).map(|got| Arc::clone(&got.slots))
+    ///
+    /// # Errors
+    /// Why the peer took it back; or it was never got, or is used up.
+    pub(crate) fn slots_of(&self, grant: GrantId) -> Result<Arc<[Slot]>, Cause> {
+        let standing = self.got.get(&grant).map(|got| Arc::clone(&got.slots));
+        standing.ok_or_else(|| {
+            let taken = self.taken_back.iter().find(|(taken, _)| *taken == grant);
+            taken.map_or(Invalid::UnknownHandle.into(), |(_, cause)| cause.clone())
+        })
+    }
+
+    /// The peer takes a grant back.
+    pub(crate) fn take_back(&mut self, grant: GrantId, cause: &Cause, budget: &mut Budget) {
+        if self.forget(grant, budget).is_some() {
+            if self.taken_back.len() >= MAX_TAKEN_BACK {
+                self.taken_back.pop_front();
+            }
+            self.taken_back.push_back((grant, cause.clone()));
+        }
     }
 
     /// All that was to be written under a grant is posted, and this message said so.

@@ -508,11 +508,6 @@ impl Peer {
         Ok(())
     }
 
-    /// Whether this side has opened the lane and not closed it yet.
-    pub fn is_lane_open(&self, lane: LaneId) -> bool {
-        self.lanes.running().any(|running| running == lane)
-    }
-
     /// A lane that [`Event::OpenLane`] asked for could not be opened. It is tried again under
     /// another name, later each time.
     pub fn handle_lane_failed(&mut self, now: Time, lane: LaneId) {

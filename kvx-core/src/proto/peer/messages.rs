@@ -246,7 +246,7 @@ impl Peer {
             if let Some(grant) = grant {
                 let ended = self.outbound.fail_grant(grant, &cause);
                 self.transfers_ended(ended);
-                self.grants.forget(grant, &mut self.budget);
+                self.grants.take_back(grant, &cause, &mut self.budget);
             }
             self.session_over(Side::Sender, session, grant, &cause);
         } else {

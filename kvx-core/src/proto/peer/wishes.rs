@@ -67,7 +67,7 @@ impl Peer {
                 (slots, None, Some(ids))
             }
             Target::Grant(grant) => {
-                let slots = self.grants.slots_of(grant).ok_or(Invalid::UnknownHandle)?;
+                let slots = self.grants.slots_of(grant)?;
                 (Some(slots), Some(grant), None)
             }
         };
@@ -152,7 +152,7 @@ impl Peer {
 
     /// Whether a grant got from the peer still stands.
     pub fn holds_grant(&self, grant: GrantId) -> bool {
-        self.grants.slots_of(grant).is_some()
+        self.grants.slots_of(grant).is_ok()
     }
 
     /// Says that all of a session whose sender is here has been posted: `writes` transfers.
@@ -173,7 +173,7 @@ impl Peer {
                 why: format!("{} bytes are above the bound of {MAX_PAYLOAD}", payload.len()),
             }));
         }
-        self.grants.slots_of(grant).ok_or(Invalid::UnknownHandle)?;
+        self.grants.slots_of(grant)?;
         let sequence = self.stream.send(Message::SessionEnd { grant, writes, payload });
         self.grants.set_ending(grant, sequence);
         Ok(())
