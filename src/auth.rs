@@ -1,4 +1,4 @@
-//! Who may connect (DESIGN promise 4): the auth key from a file, or on loopback from one that all
+//! Who may connect (ARCHITECTURE, promise 4): the auth key from a file, or on loopback from one that all
 //! engines of the user share. The proofs made with it are [`kvx_core::proto`]'s.
 
 mod default_key;

@@ -12,9 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Wake, Waker};
 
 use kvx_core::error::{Cause, Error, Operation, PeerName};
-use kvx_core::id::{
-    Association, EngineId, GrantId, Incarnation, NotificationId, TransferId,
-};
+use kvx_core::id::{Association, EngineId, GrantId, Incarnation, NotificationId, TransferId};
 use kvx_core::proto::{
     Established, Known, Peer as Protocol, PeerConfig, SessionSecret, TransferReport,
 };

@@ -122,7 +122,11 @@ impl Link {
         let (id, pair) = (open.lane, Some(pair));
         self.with(|core| {
             let current = core.protocol.associations() == pair;
-            if current { core.protocol.handle_lane_opened(id) } else { Err(HandshakeError::NoControl) }
+            if current {
+                core.protocol.handle_lane_opened(id)
+            } else {
+                Err(HandshakeError::NoControl)
+            }
         })?;
         let attached = Arc::new(Attached {
             link: Arc::clone(self),

@@ -2,7 +2,7 @@
 //! was ended lands with it.
 
 use kvx::error::{Cause, Fence};
-use kvx::{Engine, PostOptions, Rights, Room, SessionKey, Span, TransferOp};
+use kvx::{Config, Engine, PostOptions, Rights, Room, SessionKey, Span, TransferOp};
 
 use crate::fabric::{Fabric, LONG, SOON};
 use crate::layouts::{Pool, copy};
@@ -93,7 +93,9 @@ pub(crate) fn sessions_go_on_over_the_next_connection(fabric: &dyn Fabric) {
 }
 
 pub(crate) fn a_peer_out_of_reach_fails_by_the_deadline_and_serves_when_back(fabric: &dyn Fabric) {
-    let (relay, a, b) = broken_pair(fabric);
+    // Nor does `b` reach `a` by itself.
+    let nowhere = Relay::new();
+    let (relay, a, b) = broken_pair_with(fabric, |config| nowhere.lead(config));
     let (local, remote) = (Memory::new(&a, LEN, Rights::empty()), Memory::new(&b, LEN, READ_WRITE));
     let peer = add(&a, &b, &[&remote]);
     let whole = [(span(0, 0, LEN), span(0, 0, LEN))];
@@ -157,8 +159,15 @@ pub(crate) fn a_write_cancelled_while_the_road_breaks_is_fenced(fabric: &dyn Fab
 
 /// `a` reaches `b` by a road that can be broken.
 fn broken_pair(fabric: &dyn Fabric) -> (Relay, Engine, Engine) {
+    broken_pair_with(fabric, |config| config)
+}
+
+fn broken_pair_with(
+    fabric: &dyn Fabric,
+    set: impl FnOnce(Config) -> Config,
+) -> (Relay, Engine, Engine) {
     let relay = Relay::new();
-    let a = fabric.engine("a");
+    let a = fabric.engine_with("a", set);
     let b = fabric.engine_with("b", |config| relay.lead(config));
     relay.aim(b.local_addr());
     (relay, a, b)

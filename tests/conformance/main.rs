@@ -1,4 +1,4 @@
-//! What every transport promises (DESIGN section 4), checked by the same cases on each: a test is
+//! What every transport promises (ARCHITECTURE, promises), checked by the same cases on each: a test is
 //! named `FABRIC::GROUP::PROMISE`. It knows engines by their public API alone, and nothing of a
 //! transport but its name.
 //!

@@ -3,7 +3,7 @@
 use crate::error::Resource;
 
 /// Bytes kept for one peer, and their bound. Everything whose size or number the peer decides is
-/// charged before it is allocated (DESIGN 11.3: 256 MiB a peer).
+/// charged before it is allocated (256 MiB a peer).
 #[derive(Debug)]
 pub(crate) struct Budget {
     used: u64,

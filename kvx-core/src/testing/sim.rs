@@ -2,7 +2,7 @@
 //!
 //! [`simulate`] lets engines of a few lives each read, write, notify and hold sessions with each
 //! other while connections break, networks part, processes stop, die and come back. What is
-//! promised (DESIGN, promises 1 to 7) is checked at every byte that lands and every event that is
+//! promised (ARCHITECTURE, promises 1 to 7) is checked at every byte that lands and every event that is
 //! told; a promise that is broken panics.
 //!
 //! Everything here happens in one queue, ordered by time and then by the order of asking. The
