@@ -37,7 +37,7 @@ pub struct TransferId(pub u64);
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct NotificationId(pub u64);
 
-/// A grant, counted upward from 1 by the receiver that gives it, for each association.
+/// A grant, counted upward by the receiver that gives it, from another point for each association.
 /// On the wire 0 stands for no grant.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct GrantId(pub u64);

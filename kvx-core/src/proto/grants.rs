@@ -8,7 +8,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::error::{Cause, Invalid, Resource, Violation};
-use crate::id::{GrantId, SessionKey, Slot, TransferId};
+use crate::id::{Association, GrantId, SessionKey, Slot, TransferId};
 use crate::layout::Layout;
 use crate::plan::spans_of;
 use crate::proto::budget::Budget;
@@ -163,10 +163,12 @@ impl Given {
 }
 
 impl Grants {
-    pub(crate) fn new() -> Self {
+    /// Ids are counted from another point for each association: a Sender that has not heard yet
+    /// that the receiver forgot it must not write under a new grant of an old id.
+    pub(crate) fn new(own: Association) -> Self {
         Self {
             given: BTreeMap::new(),
-            last_given: 0,
+            last_given: own.0 << 32,
             got: BTreeMap::new(),
             taken_back: VecDeque::new(),
         }

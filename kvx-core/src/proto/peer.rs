@@ -306,7 +306,7 @@ impl Peer {
             slots: Slots::new(),
             remote: RemoteRegions::default(),
             notify_sender: NotifySender::new(),
-            grants: Grants::new(),
+            grants: Grants::new(own),
             answer_next: false,
             events: VecDeque::new(),
             dead: None,
