@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use kvx_core::error::{Cause, Invalid, Side};
+use kvx_core::error::{Cause, Side};
 use kvx_core::id::{GrantId, Room, SessionKey, TransferId};
 use kvx_core::layout::{Dtype, HeadWindow, Layout, LayoutBuilder, Placement};
 use kvx_core::plan::{BlockMap, PlanOptions};
