@@ -358,10 +358,15 @@ impl Shared {
         if self.is_forked() {
             return Err(Cause::Forked);
         }
-        if self.closed.load(Ordering::Acquire) {
+        if self.is_closed() {
             return Err(Cause::ShutDown);
         }
         Ok(())
+    }
+
+    /// Whether the engine has ended, or is about to.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Acquire)
     }
 
     /// Whether this is a child forked from the process that built the engine. Its threads are not

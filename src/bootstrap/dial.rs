@@ -48,6 +48,7 @@ pub(crate) fn spawn_dial(link: Arc<Link>) {
         let wanted = {
             let mut core = link.lock();
             core.dialing = false;
+            verified = verified.filter(|_| !shared.is_closed());
             let protocol = &core.protocol;
             let vacant = !protocol.is_connected() && protocol.cause_of_death().is_none();
             verified.filter(|new| vacant && protocol.check_connection(&new.established).is_ok())

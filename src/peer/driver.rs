@@ -47,6 +47,8 @@ struct Redial {
 impl Redial {
     /// Dials if it is time. Returns when to look again; `None` once the peer is over.
     fn step(&mut self, link: &Arc<Link>, now: Time) -> Option<Time> {
+        // After its goodbye an engine must not come back, as another that says none.
+        let ends = link.shared.upgrade().is_none_or(|shared| shared.is_closed());
         let mut core = link.lock();
         if core.protocol.cause_of_death().is_some() {
             return None;
@@ -58,7 +60,7 @@ impl Redial {
             return Some(timeout);
         }
         let outstanding = core.protocol.has_outstanding();
-        if core.dialing || !(core.dials || outstanding) || link.addresses().is_empty() {
+        if ends || core.dialing || !(core.dials || outstanding) || link.addresses().is_empty() {
             return Some(timeout);
         }
         if now < self.not_before {

@@ -3,7 +3,8 @@
 //!
 //! The test binary starts itself again for each worker process ([`worker`]), which carries out
 //! commands that come as lines on its standard input ([`service`]).
-#![allow(clippy::unwrap_used, clippy::panic, unreachable_pub)]
+#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, clippy::print_stderr)]
+#![allow(unreachable_pub)]
 
 mod content;
 mod cut;

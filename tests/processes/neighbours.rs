@@ -15,7 +15,9 @@ fn healthy_peers_are_served_while_others_are_stopped_or_silent() {
     hub.must("fill name=source seed=5");
     // Accepts connections, and never says a word.
     let relay = Relay::new();
-    relay.arm(Kind::Control, Way::Out, 0, Fault::Stall);
+    for _connection in 0..100 {
+        relay.arm(Kind::Control, Way::Out, 0, Fault::Stall);
+    }
     let mut silent = Worker::start("silent", &format!("advertise={}", relay.address));
     relay.serve(silent.address);
     add(&mut hub, "silent", &mut silent);

@@ -6,7 +6,7 @@ use std::io::{Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// What a connection is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -106,6 +106,15 @@ impl Relay {
     pub fn disarm(&self) -> u64 {
         let armed = std::mem::take(&mut self.shared.lock().armed);
         armed.len() as u64
+    }
+
+    /// Waits until every fault armed has happened.
+    pub fn wait_until_happened(&self) {
+        let begin = Instant::now();
+        while !self.shared.lock().armed.is_empty() {
+            assert!(begin.elapsed() < Duration::from_secs(60), "the fault does not happen");
+            thread::sleep(Duration::from_millis(1));
+        }
     }
 
     /// Ends all connections, and each new one, until [`Self::up`].

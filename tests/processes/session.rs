@@ -10,6 +10,9 @@ use crate::worker::Worker;
 /// A deadline in milliseconds that only a hang reaches.
 pub const LONG: u64 = 30_000;
 
+/// Bytes of one layer of a prompt.
+pub const LAYER_BYTES: u64 = PROMPT as u64 * 2 * (8 << 10);
+
 /// One prompt's way from a pool called `kv`.
 pub struct Session {
     room: u64,
@@ -89,7 +92,6 @@ impl Session {
 
     /// The sender's answer says that it has moved everything.
     pub fn expect_sent(&self, sent: &Line) {
-        let bytes = u64::from(LAYERS * PROMPT) * 2 * (8 << 10);
-        assert_eq!(sent.number::<u64>("bytes"), bytes);
+        assert_eq!(sent.number::<u64>("bytes"), u64::from(LAYERS) * LAYER_BYTES);
     }
 }

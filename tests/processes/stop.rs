@@ -7,7 +7,8 @@ use std::time::Duration;
 use crate::content::POISON;
 use crate::line::Failure;
 use crate::random::Random;
-use crate::session::{LONG, Session, prefill};
+use crate::relay::{Fault, Kind, Relay, Way};
+use crate::session::{LAYER_BYTES, LONG, Session, prefill};
 use crate::worker::{Worker, watch_from_outside};
 
 /// The deadline of what is interrupted, in milliseconds.
@@ -40,16 +41,23 @@ fn nothing_of_a_stopped_sender_lands_after_it_was_removed() {
 /// `fence` ends the session at the receiver and gives the error it ended with.
 fn stop_the_sender(case: &str, fence: impl FnOnce(&mut Worker) -> Failure, cause: &str) {
     let mut random = Random::new(7);
-    let mut sender = prefill(&format!("sender-{case}"), 1, "");
+    // The rest of a frame waits in a relay, so that it comes after the fence.
+    let relay = Relay::new();
+    let options = format!("advertise={}", relay.address);
+    let mut sender = prefill(&format!("sender-{case}"), 1, &options);
+    relay.serve(sender.address);
+    sender.address = relay.address;
+    relay.arm(Kind::Lane, Way::Out, 2 * LAYER_BYTES + LAYER_BYTES / 2, Fault::Stall);
     let mut third = prefill(&format!("third-{case}"), 2, "");
-    let mut decode = Worker::start(&format!("decode-{case}"), "");
+    let mut decode = Worker::start(&format!("decode-{case}"), "lanes=1");
     decode.must("pool name=kv");
     decode.must("pool name=other");
     let session = Session::new(1, 1, &mut random);
     sender.must(&session.send(20_000, SHORT));
     decode.must(&format!("connect peer=p address={}", sender.address));
     decode.must(&session.grant("p", "kv", SHORT));
-    decode.must("await session=it layer=2");
+    decode.must("await session=it layer=1");
+    relay.wait_until_happened();
     sender.stop();
 
     Session::new(2, 2, &mut random).carry_out(&mut third, &mut decode, "other");
@@ -57,6 +65,7 @@ fn stop_the_sender(case: &str, fence: impl FnOnce(&mut Worker) -> Failure, cause
     expect(&failure, "Receive", &sender, cause);
     decode.must(&format!("fill name=kv byte={POISON}"));
     stays_poisoned(&mut decode, "kv");
+    relay.release();
     sender.resume();
     stays_poisoned(&mut decode, "kv");
 

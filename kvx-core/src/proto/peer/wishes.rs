@@ -34,7 +34,7 @@ impl Peer {
         Ok(())
     }
 
-    /// Posts a transfer. [`Event::TransferEnded`] tells its end.
+    /// Posts a transfer. [`Event::TransferEnded`](super::Event::TransferEnded) tells its end.
     ///
     /// A plan without runs is done at once: `Ok(None)`, its notification is due at once too.
     ///
@@ -94,8 +94,9 @@ impl Peer {
         Ok(Some(id))
     }
 
-    /// Gives a transfer up. Its end is told by [`Event::TransferEnded`]: cancelled and fenced, or
-    /// unfenced at its deadline, or well if it was complete before.
+    /// Gives a transfer up. Its end is told by
+    /// [`Event::TransferEnded`](super::Event::TransferEnded): cancelled and fenced, or unfenced at
+    /// its deadline, or well if it was complete before.
     pub fn cancel(&mut self, transfer: TransferId) {
         let (ended, tell) = self.outbound.cancel(transfer);
         if tell {
@@ -109,7 +110,8 @@ impl Peer {
         self.outbound.contains(transfer)
     }
 
-    /// Sends a notification. [`Event::NotificationSettled`] tells its fate.
+    /// Sends a notification.
+    /// [`Event::NotificationSettled`](super::Event::NotificationSettled) tells its fate.
     ///
     /// # Errors
     /// It is too long, or no credit is left; nothing was sent then.
@@ -156,7 +158,7 @@ impl Peer {
     }
 
     /// Says that all of a session whose sender is here has been posted: `writes` transfers.
-    /// [`Event::SessionSettled`] tells that the receiver knows.
+    /// [`Event::SessionSettled`](super::Event::SessionSettled) tells that the receiver knows.
     ///
     /// # Errors
     /// The payload is too long, or the grant is gone.
@@ -194,7 +196,8 @@ impl Peer {
         self.stream.send(Message::DirectoryPut { rank, entry });
     }
 
-    /// Asks the peer's directory; [`Event::DirectoryAnswered`] carries `request`.
+    /// Asks the peer's directory;
+    /// [`Event::DirectoryAnswered`](super::Event::DirectoryAnswered) carries `request`.
     pub fn directory_get(&mut self, request: u64, rank: RankKey, wait_ms: u32) {
         self.stream.send(Message::DirectoryGet { request, rank, wait_ms });
     }
