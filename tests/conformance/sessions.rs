@@ -6,7 +6,6 @@ use kvx::layout::{Dtype, HeadWindow, LayoutBuilder, Order, Placement};
 use kvx::{Engine, Peer, Receiver, Room, Sender, SessionKey};
 use std::ops::Range;
 
-
 use crate::fabric::{Fabric, LONG, SOON};
 use crate::layouts::{Pool, copy, small};
 use crate::memory::pattern;
