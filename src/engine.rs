@@ -94,7 +94,12 @@ impl Engine {
     pub fn new(config: Config) -> Result<Self> {
         let threads = usize::from(config.io_thread_count().get());
         let failed = |cause: Cause| Error::new(Doing::Build, cause);
-        let tcp = TcpTransport::new(TcpOptions::new().io_threads(threads))
+        // A lane whose packets vanish must be given up early enough for the others to take over
+        // before the deadline.
+        let patience =
+            (*config.deadline / 2).clamp(Duration::from_secs(1), Duration::from_secs(30));
+        let options = TcpOptions::new().io_threads(threads).peer_timeout(patience);
+        let tcp = TcpTransport::new(options)
             .map_err(|error| failed(Cause::io("start the TCP transport", error)))?;
         Self::with_transports(config, vec![tcp])
     }
