@@ -409,29 +409,25 @@ impl Shared {
 
     /// The link to the engine that metadata describes, in the life that it describes.
     fn link_for(self: &Arc<Self>, metadata: &Metadata, name: PeerName) -> Result<Arc<Link>, Cause> {
-        let mut peers = self.peers();
+        let peers = self.peers();
         // Shutdown takes every peer there is, and none may come after.
         self.check()?;
-        let known = peers.get(&metadata.engine).cloned();
+        let known = peers.get(&metadata.engine).filter(|link| !link.is_over());
         if let Some(link) = known {
             let life = link.life();
             if life.is_none_or(|life| life == metadata.incarnation) {
                 link.lock().expected = Some(metadata.incarnation);
-                return Ok(link);
+                return Ok(Arc::clone(link));
             }
             if link.lock().protocol.is_alive() {
                 // What is connected is proven; the blob is only older or forged.
                 return Err(Cause::PeerRestarted);
             }
-            peers.remove(&metadata.engine);
-            drop(peers);
-            link.kill(Cause::PeerRestarted);
-            peers = self.peers();
         }
         let link = self.new_link(name)?;
         link.set_addresses(metadata.addresses.clone());
         link.lock().expected = Some(metadata.incarnation);
-        peers.insert(metadata.engine, Arc::clone(&link));
+        replace(peers, metadata.engine, &link);
         Ok(link)
     }
 
@@ -441,6 +437,20 @@ impl Shared {
         peers.retain(|_, known| !std::ptr::eq(Arc::as_ptr(known), link));
         drop(peers);
         self.directory.forget(link);
+    }
+}
+
+/// Puts a link in the place of the one that its engine had, which is over. Both at once, so that
+/// there is never a second live link to one engine.
+pub(crate) fn replace(
+    mut peers: MutexGuard<'_, HashMap<EngineId, Arc<Link>>>,
+    engine: EngineId,
+    link: &Arc<Link>,
+) {
+    let old = peers.insert(engine, Arc::clone(link));
+    drop(peers);
+    if let Some(old) = old {
+        old.kill(Cause::PeerRestarted);
     }
 }
 

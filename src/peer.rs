@@ -367,6 +367,11 @@ impl Link {
         self.me.upgrade()
     }
 
+    /// Whether the peer is over.
+    pub(crate) fn is_over(&self) -> bool {
+        self.lock().protocol.cause_of_death().is_some()
+    }
+
     /// Ends the peer with this cause.
     pub(crate) fn kill(&self, cause: Cause) {
         self.with(|core| core.protocol.kill(cause));

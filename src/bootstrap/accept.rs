@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
-use kvx_core::error::{Cause, HandshakeError, PeerName};
+use kvx_core::error::{HandshakeError, PeerName};
 use kvx_core::proto::{
     Established, Incoming, LaneListener, Listener, ListenerReply, Verdict, admit,
 };
@@ -16,7 +16,7 @@ use tokio::task::AbortHandle;
 
 use super::{control, stream};
 use crate::clock;
-use crate::engine::Shared;
+use crate::engine::{Shared, replace};
 use crate::peer::Link;
 use crate::random;
 
@@ -139,7 +139,7 @@ async fn greet_control(
     let (_, message) = stream::read(stream).await?;
     let established = listener.handle_confirm(clock::now(), &message)?;
     // What was said before the proof may not hold any more.
-    let mut peers = shared.peers();
+    let peers = shared.peers();
     let verdict = verdict_of(shared, peers.get(&engine), incoming)?;
     if verdict == Verdict::Continue
         && let Some(link) = peers.get(&engine).cloned()
@@ -147,14 +147,9 @@ async fn greet_control(
         link.lock().protocol.check_connection(&established)?;
         return Ok((link, established));
     }
-    let old = peers.remove(&engine);
-    drop(peers);
-    if let Some(old) = old {
-        old.kill(Cause::PeerRestarted);
-    }
     let name = PeerName::verified(from.to_string(), engine);
     let link = shared.new_link(name).map_err(|_| HandshakeError::Busy)?;
-    shared.peers().insert(engine, Arc::clone(&link));
+    replace(peers, engine, &link);
     Ok((link, established))
 }
 
@@ -167,6 +162,7 @@ fn verdict_of(
     link: Option<&Arc<Link>>,
     incoming: Incoming,
 ) -> Result<Verdict, HandshakeError> {
+    let link = link.filter(|link| !link.is_over());
     let known = link.and_then(|link| link.known());
     let dialing = link.is_some_and(|link| link.lock().dialing);
     let own = shared.identity.engine;

@@ -15,7 +15,7 @@ use tokio::task::JoinSet;
 use super::{control, stream};
 use crate::clock;
 use crate::completion::{Completion, Operation};
-use crate::engine::Shared;
+use crate::engine::{Shared, replace};
 use crate::peer::{LaneOpenError, Link};
 use crate::random;
 
@@ -166,8 +166,8 @@ fn adopt(
 ) -> Result<Arc<Link>, Cause> {
     let Verified { stream, address, established } = connection;
     let engine = established.identity.engine;
-    let mut peers = shared.peers();
-    let known = peers.get(&engine).cloned();
+    let peers = shared.peers();
+    let known = peers.get(&engine).filter(|link| !link.is_over()).cloned();
     if let Some(link) = known {
         let life = link.life();
         if life.is_none_or(|life| life == established.identity.incarnation) {
@@ -179,15 +179,10 @@ fn adopt(
             }
             return Ok(link);
         }
-        peers.remove(&engine);
-        drop(peers);
-        link.kill(Cause::PeerRestarted);
-        peers = shared.peers();
     }
     let link = shared.new_link(PeerName::verified(address.to_string(), engine))?;
     link.set_addresses(addresses.to_vec());
-    peers.insert(engine, Arc::clone(&link));
-    drop(peers);
+    replace(peers, engine, &link);
     control::spawn(shared, Arc::clone(&link), stream, &established, true, address);
     Ok(link)
 }

@@ -1,7 +1,9 @@
 //! One remote engine as this one knows it: the parts of the protocol put together.
 
+mod event;
 mod frames;
 mod messages;
+mod opener;
 mod timers;
 mod wishes;
 
@@ -15,28 +17,26 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::error::{
-    Cause, HandshakeError, LaneError, LaneLoss, Refusal, Resource, Side, Violation,
-};
-use crate::id::{
-    Association, EngineId, GrantId, Incarnation, LaneId, NotificationId, SessionKey, TransferId,
-};
+use crate::error::{Cause, HandshakeError, Refusal, Side, Violation};
+use crate::id::{Association, EngineId, GrantId, Incarnation, LaneId, SessionKey};
 use crate::plan::Plan;
 use crate::proto::budget::Budget;
 use crate::proto::clock::PeerClock;
-use crate::proto::grants::{GrantReceived, Grants};
+use crate::proto::grants::Grants;
 use crate::proto::handshake::Established;
-use crate::proto::id_set::IdSet;
 use crate::proto::inbound::Inbound;
 use crate::proto::lanes::{Lanes, Sent};
-use crate::proto::notify::{Delivery, NotifyReceiver, NotifySender, Settled};
-use crate::proto::outbound::{Deadline, Ended, Outbound, Target, TransferOp, TransferReport};
+use crate::proto::notify::{NotifyReceiver, NotifySender, Settled};
+use crate::proto::outbound::{Deadline, Ended, Outbound, Target, TransferOp};
 use crate::proto::remote::RemoteRegions;
 use crate::proto::stream::ControlStream;
-use crate::region::{Gate, Region, Registry, Slots};
+use crate::region::{Region, Registry, Slots};
 use crate::time::Time;
 use crate::transport::TransportOffer;
-use crate::wire::message::{DirectoryEntry, Message, RankKey};
+use crate::wire::message::Message;
+
+pub use event::Event;
+use opener::LaneOpener;
 
 /// How a peer is treated.
 #[derive(Clone, Copy, Debug)]
@@ -72,83 +72,6 @@ impl Default for PeerConfig {
             deadline: Deadline::default(),
         }
     }
-}
-
-/// What happened, for whoever drives the peer.
-#[derive(Debug)]
-pub enum Event {
-    /// Both sides have agreed where to go on: everything flows from here.
-    Ready,
-    /// The control connection is gone; what is outstanding waits for the next.
-    Disconnected,
-    /// Nothing was heard for a while.
-    Suspect(Duration),
-    /// A suspect peer was heard of again.
-    Recovered,
-    /// Open a lane under this name: dial, prove, then [`Peer::handle_lane_opened`], or
-    /// [`Peer::handle_lane_failed`].
-    OpenLane(LaneId),
-    /// The peer has stopped this lane: close it.
-    CloseLane(LaneId),
-    /// A lane ended for another reason than being closed on purpose.
-    LaneLost(LaneLoss),
-    /// A transfer has reached its terminal state.
-    TransferEnded {
-        /// Which.
-        transfer: TransferId,
-        /// How it ended.
-        outcome: Result<TransferReport, Cause>,
-        /// READ: own memory is fenced once this gate is drained, which is to be waited for before
-        /// the user is told.
-        fence: Option<Arc<Gate>>,
-    },
-    /// The fate of an own notification is settled; with the WRITE that it was posted with, if any.
-    /// That WRITE's own end is told apart, before or after.
-    NotificationSettled(NotificationId, Delivery, Option<TransferId>),
-    /// A notification from the peer is due. Give the credit back by
-    /// [`Peer::notification_taken`] when the user has it.
-    Notification(Bytes),
-    /// A receiver lets us write.
-    Granted(Box<GrantReceived>),
-    /// Layers of a session have arrived here.
-    LayersArrived(GrantId, Range<u32>),
-    /// A session is complete here: every byte is in memory.
-    SessionEnded(GrantId, SessionKey, Bytes),
-    /// The receiver of a session knows that all was posted ([`Peer::end_session`]).
-    SessionSettled(GrantId, SessionKey),
-    /// The other side of a session, or its death, ended it. For a receiver's session (`grant` was
-    /// given here), memory is fenced once the gate that [`Peer::grant`] returned is drained.
-    SessionAborted {
-        /// Which session.
-        session: SessionKey,
-        /// Its grant, if it has one.
-        grant: Option<GrantId>,
-        /// Why.
-        cause: Cause,
-        /// Which side of the session is here.
-        here: Side,
-    },
-    /// The peer tells this engine's directory where a rank is.
-    DirectoryPut(RankKey, DirectoryEntry),
-    /// The peer asks this engine's directory.
-    DirectoryAsked {
-        /// The peer's number for the question.
-        request: u64,
-        /// The rank.
-        rank: RankKey,
-        /// How long the answer may wait.
-        wait: Duration,
-    },
-    /// The peer's directory answers.
-    DirectoryAnswered {
-        /// Our number for the question.
-        request: u64,
-        /// Where the rank is, if it is known.
-        entry: Option<DirectoryEntry>,
-    },
-    /// The peer is over: everything outstanding has ended with this cause (the events came
-    /// before). Nothing more comes.
-    Dead(Cause),
 }
 
 /// A transfer to be posted.
@@ -229,49 +152,6 @@ enum Connection {
     Up(Time),
     /// Since when.
     Down(Time),
-}
-
-/// Which lanes to open. Only the side that dialed the control connection opens any.
-#[derive(Debug)]
-struct LaneOpener {
-    /// Whether this side opens them.
-    dialing: bool,
-    /// Lanes asked for so far.
-    last: u32,
-    /// Those that are being dialed.
-    opening: Vec<LaneId>,
-    /// Not before this point: the last attempt failed.
-    retry_at: Time,
-    failures: u32,
-    /// Lanes that the peer retired before they were opened here: they must never be.
-    barred: IdSet,
-}
-
-impl LaneOpener {
-    fn new() -> Self {
-        Self {
-            dialing: false,
-            last: 0,
-            opening: Vec::new(),
-            retry_at: Time::ZERO,
-            failures: 0,
-            barred: IdSet::new(4096),
-        }
-    }
-
-    fn is_barred(&self, lane: LaneId) -> bool {
-        self.barred.contains(u64::from(lane.0))
-    }
-
-    /// The peer has retired a lane that never opened here.
-    fn bar(&mut self, lane: LaneId) -> Result<(), Resource> {
-        self.barred.insert(u64::from(lane.0), 1).map(drop)
-    }
-
-    /// Both sides begin anew: so does the peer's counting of lanes.
-    fn restart(&mut self) {
-        self.barred = Self::new().barred;
-    }
 }
 
 impl Peer {
@@ -464,106 +344,6 @@ impl Peer {
         Some((self.own, self.theirs?))
     }
 
-    /// Whether the peer may open this lane, which must name both associations.
-    ///
-    /// # Errors
-    /// What to reject the lane with.
-    pub fn check_lane(
-        &self,
-        theirs: Association,
-        own: Association,
-        lane: LaneId,
-    ) -> Result<(), HandshakeError> {
-        let known = self.own == own && self.theirs == Some(theirs);
-        if !known
-            || lane.0 & 1 != self.lane_parity(false)
-            || self.dead.is_some()
-            || self.opener.dialing
-        {
-            return Err(HandshakeError::NoControl);
-        }
-        if self.opener.is_barred(lane) || self.lanes.contains(lane) {
-            return Err(HandshakeError::Duplicate);
-        }
-        if self.lanes.usable().count() >= MAX_LANES {
-            return Err(HandshakeError::Busy);
-        }
-        Ok(())
-    }
-
-    /// A lane is open, on both ends as far as this side knows.
-    ///
-    /// # Errors
-    /// It must not be: the peer died or retired the lane while its handshake was going on.
-    pub fn handle_lane_opened(&mut self, lane: LaneId) -> Result<(), HandshakeError> {
-        self.opener.opening.retain(|opening| *opening != lane);
-        if self.dead.is_some() || self.opener.is_barred(lane) {
-            return Err(HandshakeError::NoControl);
-        }
-        if self.lanes.contains(lane) {
-            return Err(HandshakeError::Duplicate);
-        }
-        self.opener.failures = 0;
-        self.lanes.open(lane);
-        Ok(())
-    }
-
-    /// A lane that [`Event::OpenLane`] asked for could not be opened. It is tried again under
-    /// another name, later each time.
-    pub fn handle_lane_failed(&mut self, now: Time, lane: LaneId) {
-        self.opener.opening.retain(|opening| *opening != lane);
-        let delay = Duration::from_millis(20 << self.opener.failures.min(6));
-        self.opener.failures += 1;
-        self.opener.retry_at = now + delay;
-    }
-
-    /// A lane has ended here: it touches no memory any more. What it carried waits for the peer
-    /// to say what has landed, and then goes out on other lanes.
-    pub fn handle_lane_closed(&mut self, now: Time, lane: LaneId, cause: LaneError) {
-        let Some(ledger) = self.lanes.get(lane) else { return };
-        if ledger.is_closed() {
-            return;
-        }
-        ledger.set_closed();
-        let processed = ledger.processed();
-        self.stream.send(Message::LaneRetired { lane, processed });
-        self.lanes.remove_if_ended(lane);
-        if !matches!(cause, LaneError::Closed) {
-            self.events.push_back(Event::LaneLost(LaneLoss { lane, cause }));
-        }
-        self.open_lanes(now);
-    }
-
-    /// The last bit of the names of lanes that this side dials, or the other: either side may come
-    /// to dial in the life of a pair, and a name is never used twice.
-    fn lane_parity(&self, dialed_here: bool) -> u32 {
-        let above = self.theirs.is_some_and(|theirs| self.own > theirs);
-        u32::from(above == dialed_here)
-    }
-
-    /// Asks for the lanes that are missing.
-    fn open_lanes(&mut self, now: Time) {
-        if now < self.opener.retry_at {
-            return;
-        }
-        for _ in 0..self.missing_lanes() {
-            self.opener.last += 1;
-            let lane = LaneId(self.opener.last << 1 | self.lane_parity(true));
-            self.opener.opening.push(lane);
-            self.events.push_back(Event::OpenLane(lane));
-        }
-    }
-
-    /// How many lanes are to be opened, now or when the last failure is long enough ago.
-    fn missing_lanes(&self) -> usize {
-        let ready = self.opener.dialing && self.stream.is_resumed() && self.is_connected();
-        if !ready || self.dead.is_some() {
-            return 0;
-        }
-        let have = self.lanes.usable().count() + self.opener.opening.len();
-        usize::from(self.config.lanes.max(1)).saturating_sub(have)
-    }
-
     /// What was sent on a lane has landed.
     fn frames_landed(&mut self, now: Time, frames: Vec<Sent>) {
         for frame in frames {
@@ -667,9 +447,6 @@ impl Peer {
         self.events.push_back(Event::SessionAborted { session, grant, cause, here });
     }
 }
-
-/// Lanes of one peer at most, whichever side opens them.
-const MAX_LANES: usize = 64;
 
 impl fmt::Debug for Peer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
