@@ -83,6 +83,8 @@ pub(crate) struct Shared {
     process: u32,
     /// Ends the control thread.
     stop: Arc<Notify>,
+    /// Held by each control connection until it has ended.
+    connections: Arc<()>,
 }
 
 impl Engine {
@@ -329,6 +331,10 @@ impl Owner {
         }
         links.iter().for_each(|link| link.kill(Cause::ShutDown));
         shared.sessions.shut_down();
+        // Each ends once its peer, having heard the goodbye, hangs up.
+        while Arc::strong_count(&shared.connections) > 1 && begin.elapsed() < FAREWELL {
+            std::thread::sleep(Duration::from_millis(1));
+        }
         for region in shared.registry.close_all() {
             crate::region::wait_drained(&region.gate);
         }
@@ -367,6 +373,11 @@ impl Shared {
             return Err(Cause::ShutDown);
         }
         Ok(())
+    }
+
+    /// What a control connection holds until it has ended.
+    pub(crate) fn farewell(&self) -> Arc<()> {
+        Arc::clone(&self.connections)
     }
 
     /// Whether the engine has ended, or is about to.
@@ -528,6 +539,7 @@ fn build(config: Config, transports: Vec<Arc<dyn Transport>>) -> Result<Engine, 
         closed: AtomicBool::new(false),
         process: std::process::id(),
         stop: Arc::clone(&stop),
+        connections: Arc::default(),
     });
     let guest: Weak<Shared> = Arc::downgrade(&shared);
     let control = std::thread::Builder::new()

@@ -389,6 +389,8 @@ impl Link {
             done.set(Ok(()));
         } else {
             core.ready.push(done);
+            drop(core);
+            self.timers.notify_one();
         }
     }
 
@@ -413,6 +415,11 @@ impl Core {
     /// made sense before.
     pub(crate) fn speaks(&self, connection: u64) -> bool {
         self.last_connection == connection
+    }
+
+    /// Whether someone waits for the peer to be ready.
+    pub(crate) fn is_awaited(&self) -> bool {
+        !self.ready.is_empty()
     }
 
     /// Remembers who waits for a transfer. Under the same lock as its posting, so that its end

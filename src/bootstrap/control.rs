@@ -25,6 +25,10 @@ const BATCH: usize = 64 << 10;
 /// that is gone says nothing at all.
 const USER_TIMEOUT: Duration = Duration::from_secs(20);
 
+/// How long a connection that is over here is still read: what the peer said last, or that it has
+/// heard what was said here.
+const LAST_WORDS: Duration = Duration::from_millis(500);
+
 /// Hands a verified connection to its link and runs it.
 pub(super) fn spawn(
     shared: &Arc<Shared>,
@@ -36,11 +40,18 @@ pub(super) fn spawn(
 ) {
     tune(&stream);
     let (number, stop) = link.connected(established, dialed_here, from);
+    let ended = shared.farewell();
     shared.runtime.spawn(async move {
         let (reader, writer) = stream.into_split();
+        let mut reading = std::pin::pin!(read(&link, number, reader));
         let outcome = tokio::select! {
-            outcome = read(&link, number, reader) => outcome,
-            outcome = write(&link, number, writer, &stop) => outcome,
+            outcome = &mut reading => outcome,
+            written = write(&link, number, writer, &stop) => {
+                // A peer that leaves may have said so before it turned down what it was told; and
+                // a socket closed over unread bytes resets what is on its way to the peer.
+                let read = tokio::time::timeout(LAST_WORDS, reading).await;
+                written.and(read.unwrap_or(Ok(())))
+            }
         };
         // What woke this connection's writer last may have been meant for the next one's.
         link.output.notify_one();
@@ -52,6 +63,7 @@ pub(super) fn spawn(
             Err(Ended::Violation(violation)) => link.kill(Cause::PeerMisbehaved(violation)),
         }
         link.disconnected(number);
+        drop(ended);
     });
 }
 

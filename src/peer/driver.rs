@@ -59,7 +59,9 @@ impl Redial {
             self.not_before = Time::ZERO;
             return Some(timeout);
         }
-        let outstanding = core.protocol.has_outstanding();
+        // Of two connections that crossed either side may have dropped another one: then nobody is
+        // left who dialed, but somebody who waits.
+        let outstanding = core.protocol.has_outstanding() || core.is_awaited();
         if ends || core.dialing || !(core.dials || outstanding) || link.addresses().is_empty() {
             return Some(timeout);
         }

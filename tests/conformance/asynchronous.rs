@@ -126,6 +126,8 @@ pub(crate) fn progress_is_awaited(fabric: &dyn Fabric) {
                 let seen = counts[counts.len() - 1];
                 counts.push(receiver.progress(seen).await);
             }
+            // All of it may have come before the first look.
+            counts.push(receiver.arrived());
             (counts, receiver.done().await.unwrap())
         });
         let sender = a.sender(session, &from.pool, Some(LONG)).unwrap();
