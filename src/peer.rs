@@ -171,25 +171,17 @@ impl Link {
     /// Runs `f` under the lock, then does what followed from it: hands events on, wakes the
     /// control connection, the timers and the lanes.
     pub(crate) fn with<R>(&self, f: impl FnOnce(&mut Core) -> R) -> R {
-        let mut core = self.lock();
-        let frames_before = core.protocol.has_frames();
-        let result = f(&mut core);
-        let after = self.after(&core, frames_before);
-        drop(core);
-        self.follow_up(after, true);
+        let (result, new_frames) = self.run(f);
+        if new_frames {
+            self.wake_lanes();
+        }
         result
     }
 
     /// Like [`Self::with`], but the calling thread sends the first bytes itself.
     pub(crate) fn with_drive<R>(&self, f: impl FnOnce(&mut Core) -> R) -> R {
-        let mut core = self.lock();
-        let frames_before = core.protocol.has_frames();
-        let result = f(&mut core);
-        let after = self.after(&core, frames_before);
-        let drive = after.new_frames;
-        drop(core);
-        self.follow_up(after, false);
-        if drive {
+        let (result, new_frames) = self.run(f);
+        if new_frames {
             if let Some(lane) = self.next_lane() {
                 lane.drive(DRIVE);
             }
@@ -200,36 +192,35 @@ impl Link {
         result
     }
 
+    /// Runs `f` and does what followed, but for the lanes: says whether there are frames for them
+    /// where there were none.
+    fn run<R>(&self, f: impl FnOnce(&mut Core) -> R) -> (R, bool) {
+        let mut core = self.lock();
+        let frames_before = core.protocol.has_frames();
+        let result = f(&mut core);
+        let protocol = &core.protocol;
+        let new_frames = !frames_before && protocol.has_frames();
+        let (events, messages) = (protocol.has_events(), protocol.has_messages());
+        let timeout = protocol.next_timeout().as_nanos();
+        let earlier_timeout = timeout < self.armed.load(Ordering::Relaxed);
+        drop(core);
+        if events {
+            self.dispatch();
+        }
+        if messages {
+            self.output.notify_one();
+        }
+        if earlier_timeout {
+            self.timers.notify_one();
+        }
+        (result, new_frames)
+    }
+
     /// Looks without changing anything that others must know of.
     pub(crate) fn lock(&self) -> MutexGuard<'_, Core> {
         // The state machine's calls do not unwind; should one, its next caller finds what is
         // there rather than another panic.
         self.core.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn after(&self, core: &Core, frames_before: bool) -> After {
-        let timeout = core.protocol.next_timeout().as_nanos();
-        After {
-            events: core.protocol.has_events(),
-            messages: core.protocol.has_messages(),
-            new_frames: !frames_before && core.protocol.has_frames(),
-            earlier_timeout: timeout < self.armed.load(Ordering::Relaxed),
-        }
-    }
-
-    fn follow_up(&self, after: After, wake_lanes: bool) {
-        if after.events {
-            self.dispatch();
-        }
-        if after.messages {
-            self.output.notify_one();
-        }
-        if after.earlier_timeout {
-            self.timers.notify_one();
-        }
-        if after.new_frames && wake_lanes {
-            self.wake_lanes();
-        }
     }
 
     /// An error of an operation with this peer.
@@ -452,14 +443,6 @@ impl Core {
         self.questions.insert(self.last_question, Arc::clone(&done));
         (self.last_question, done)
     }
-}
-
-/// What has to follow a call under the lock.
-struct After {
-    events: bool,
-    messages: bool,
-    new_frames: bool,
-    earlier_timeout: bool,
 }
 
 /// Wakes the timers: a fence has drained.
