@@ -2,31 +2,50 @@
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a chore talks to a person")]
 
 mod cargo_test;
+mod fuzz;
 mod install;
+mod instructions;
+mod mutations;
 mod report;
+mod simulate;
 mod test;
 
+use std::ffi::OsString;
 use std::process::ExitCode;
 
-const HELP: &str = "\
-usage: cargo xtask CHORE
+/// A chore, with the arguments that follow its name.
+type Chore = fn(&[OsString]) -> ExitCode;
 
-  test    Run everything that this machine can: formatting, lints, documentation, all tests, and
-          the demo. Ends with a table by suite; its last line is `N passed, N failed, N skipped`.
-          Exit status 1 if anything failed.
-";
+/// The chores by name, each with its help.
+const CHORES: [(&str, Chore, &str); 5] = [
+    ("test", test::run, test::HELP),
+    ("simulate", simulate::run, simulate::HELP),
+    ("mutations", mutations::run, mutations::HELP),
+    ("fuzz", fuzz::run, fuzz::HELP),
+    ("instructions", instructions::run, instructions::HELP),
+];
 
 fn main() -> ExitCode {
     let arguments: Vec<_> = std::env::args_os().skip(1).collect();
-    match arguments.as_slice() {
-        [chore] if chore == "test" => test::run(),
-        [help] if help == "--help" || help == "-h" || help == "help" => {
-            print!("{HELP}");
-            ExitCode::SUCCESS
-        }
-        _ => {
-            eprint!("{HELP}");
+    let Some((name, rest)) = arguments.split_first() else {
+        eprint!("{}", help());
+        return ExitCode::from(2);
+    };
+    if name == "--help" || name == "-h" || name == "help" {
+        print!("{}", help());
+        return ExitCode::SUCCESS;
+    }
+    match CHORES.iter().find(|(chore, ..)| name == chore) {
+        Some((_, chore, _)) => chore(rest),
+        None => {
+            eprint!("{}", help());
             ExitCode::from(2)
         }
     }
+}
+
+fn help() -> String {
+    let chores = CHORES.iter().map(|(.., help)| *help);
+    let chores: Vec<_> = chores.collect();
+    format!("usage: cargo xtask CHORE\n\n{}", chores.join("\n"))
 }

@@ -2,15 +2,25 @@
 //! order in which a developer wants to know. A suite that fails does not keep the next from
 //! running.
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 
-use crate::cargo_test;
-use crate::install;
 use crate::report::{Report, Suite};
+use crate::{cargo_test, fuzz, install, instructions, mutations};
+
+pub(crate) const HELP: &str = "\
+  test    Run everything that this machine can: formatting, lints, documentation, all tests, the
+          demo, and short forms of the chores below. Ends with a table by suite; its last line is
+          `N passed, N failed, N skipped`. Exit status 1 if anything failed.
+";
 
 /// Runs all suites and prints the summary.
-pub(crate) fn run() -> ExitCode {
+pub(crate) fn run(arguments: &[OsString]) -> ExitCode {
+    if !arguments.is_empty() {
+        eprint!("cargo xtask test takes no arguments\n\n{HELP}");
+        return ExitCode::from(2);
+    }
     let mut report = Report::default();
     report.add(install::network_tools());
     report.add(check_with("format", "cargo fmt", "rustfmt", &["fmt", "--all", "--check"]));
@@ -19,6 +29,9 @@ pub(crate) fn run() -> ExitCode {
     report.add(documentation());
     report.extend(cargo_test::run());
     report.add(demo());
+    report.add(instructions::short());
+    report.add(fuzz::short());
+    report.add(mutations::short());
     print!("{}", report.summary());
     if report.has_failed() { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }
