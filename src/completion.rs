@@ -25,13 +25,15 @@ pub(crate) struct Completion<T> {
 struct State<T> {
     value: Option<T>,
     wakers: Vec<Waker>,
+    /// Threads asleep on `changed`: to wake nobody is a system call too.
+    sleepers: usize,
 }
 
 impl<T: Clone> Completion<T> {
     pub(crate) fn new() -> Arc<Self> {
         Arc::new(Self {
             set: AtomicBool::new(false),
-            state: Mutex::new(State { value: None, wakers: Vec::new() }),
+            state: Mutex::new(State { value: None, wakers: Vec::new(), sleepers: 0 }),
             changed: Condvar::new(),
         })
     }
@@ -44,9 +46,12 @@ impl<T: Clone> Completion<T> {
         }
         state.value = Some(value);
         let wakers = std::mem::take(&mut state.wakers);
+        let sleepers = state.sleepers;
         self.set.store(true, Ordering::Release);
         drop(state);
-        self.changed.notify_all();
+        if sleepers > 0 {
+            self.changed.notify_all();
+        }
         wakers.into_iter().for_each(Waker::wake);
     }
 
@@ -73,18 +78,27 @@ impl<T: Clone> Completion<T> {
             if let Some(value) = &state.value {
                 return value.clone();
             }
+            state.sleepers += 1;
             state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+            state.sleepers -= 1;
         }
+    }
+
+    /// Whether the value is set; the waker is called when it is.
+    pub(crate) fn is_set_or_wakes(&self, cx: &mut Context<'_>) -> bool {
+        self.is_set() || self.poll_value(cx).is_ready()
     }
 
     /// Waits for `timeout` at most.
     pub(crate) fn wait_timeout(&self, timeout: Duration) -> Option<T> {
-        let state = self.lock();
+        let mut state = self.lock();
+        state.sleepers += 1;
         let unset = |state: &mut State<T>| state.value.is_none();
-        let (state, _) = self
+        let (mut state, _) = self
             .changed
             .wait_timeout_while(state, timeout, unset)
             .unwrap_or_else(PoisonError::into_inner);
+        state.sleepers -= 1;
         state.value.clone()
     }
 
@@ -149,6 +163,11 @@ impl<T: Clone> Operation<T> {
         let completion = Completion::new();
         completion.set(value);
         Self { completion }
+    }
+
+    /// What the operation is to set.
+    pub(crate) fn completion(&self) -> &Completion<Result<T>> {
+        &self.completion
     }
 
     /// Waits on the calling thread.

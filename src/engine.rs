@@ -130,6 +130,12 @@ impl Engine {
         self.shared().identity.incarnation
     }
 
+    /// The lanes that it asks for to each peer that it connects to: [`Config::lanes`], or what the
+    /// transport likes best.
+    pub fn lanes(&self) -> u16 {
+        self.shared().peer_config.lanes
+    }
+
     /// The address it listens on.
     pub fn local_addr(&self) -> SocketAddr {
         self.shared().local_addr

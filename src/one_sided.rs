@@ -12,7 +12,7 @@ use kvx_core::id::{EngineId, Incarnation, RegionId, TransferId};
 use kvx_core::plan::{Plan, PlanOptions, Spans};
 use kvx_core::proto::{Deadline, Post, Target, TransferOp, TransferReport};
 use kvx_core::region::{Gate, Region as CoreRegion, Rights};
-use kvx_core::transport::{LocalSpan, MemoryKind};
+use kvx_core::transport::{Lane, LocalSpan, MemoryKind};
 use kvx_core::wire::metadata::RegionDescription;
 
 use crate::completion::{Completion, Operation};
@@ -78,7 +78,19 @@ pub struct PostOptions {
 #[must_use = "a transfer that nobody waits for goes on, but its outcome is lost"]
 pub struct Transfer {
     operation: Operation<TransferReport>,
-    posted: Option<(Arc<Link>, TransferId)>,
+    /// `None` when it was done as soon as it was posted.
+    posted: Option<Posted>,
+}
+
+/// A transfer on its way.
+#[derive(Clone, Debug)]
+struct Posted {
+    link: Arc<Link>,
+    id: TransferId,
+    /// Which operation errors call it.
+    doing: Doing,
+    /// The lane that the posting thread drove.
+    lane: Option<Arc<dyn Lane>>,
 }
 
 impl Peer {
@@ -386,6 +398,9 @@ impl Transfer {
     /// # Errors
     /// What the transfer failed with.
     pub fn wait(&self) -> Result<TransferReport> {
+        if let Some(posted) = &self.posted {
+            posted.attend(self.operation.completion())?;
+        }
         self.operation.wait()
     }
 
@@ -397,11 +412,27 @@ impl Transfer {
     /// Gives the transfer up. Its outcome is then [`Cause::Cancelled`], fenced once the owner of
     /// the memory has confirmed, unfenced at the deadline; or success, if it was done before.
     pub fn cancel(&self) {
-        if let Some((link, id)) = &self.posted
+        if let Some(Posted { link, id, .. }) = &self.posted
             && link.shared.upgrade().is_some_and(|shared| !shared.is_forked())
         {
             link.with(|core| core.protocol.cancel(*id));
         }
+    }
+}
+
+impl Posted {
+    /// Moves what the transfer's lane brings from the calling thread, until the transfer ends or
+    /// the lane does.
+    fn attend(&self, end: &TransferDone) -> Result<()> {
+        if self.link.shared.upgrade().is_some_and(|shared| shared.is_forked()) {
+            // Nobody in this process will ever tell the end.
+            let error = Error::new(self.doing, Cause::Forked);
+            return Err(error.with_peer(self.link.first_name().clone()));
+        }
+        if let Some(lane) = &self.lane {
+            lane.attend(&mut |cx| end.is_set_or_wakes(cx));
+        }
+        Ok(())
     }
 }
 
@@ -422,18 +453,15 @@ pub(crate) fn post_on(
     let doing = if session.is_some() { Doing::Send } else { doing(post.op) };
     let report = TransferReport { bytes: post.plan.bytes(), runs: post.plan.len() as u32 };
     let notifies = post.notification.is_some();
-    let posted = link.with_drive(|core| {
+    let (posted, lane) = link.with_drive(|core| {
         let id = core.protocol.post(crate::clock::now(), post)?;
         Ok::<_, Cause>(id.map(|id| (id, core.expect_transfer(id, doing, session, notifies))))
-    })?;
-    Ok(match posted {
-        Some((id, done)) => posted_transfer(link, id, done),
-        None => Transfer { operation: Operation::done(Ok(report)), posted: None },
-    })
-}
-
-fn posted_transfer(link: &Arc<Link>, id: TransferId, done: Arc<TransferDone>) -> Transfer {
-    Transfer { operation: Operation::new(done), posted: Some((Arc::clone(link), id)) }
+    });
+    let Some((id, done)) = posted? else {
+        return Ok(Transfer { operation: Operation::done(Ok(report)), posted: None });
+    };
+    let posted = Posted { link: Arc::clone(link), id, doing, lane };
+    Ok(Transfer { operation: Operation::new(done), posted: Some(posted) })
 }
 
 fn doing(op: TransferOp) -> Doing {

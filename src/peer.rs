@@ -17,7 +17,7 @@ use kvx_core::proto::{
     Established, Known, Peer as Protocol, PeerConfig, SessionSecret, TransferReport,
 };
 use kvx_core::time::Time;
-use kvx_core::transport::TransportKind;
+use kvx_core::transport::{Lane, TransportKind};
 use kvx_core::wire::message::DirectoryEntry;
 use tokio::sync::Notify;
 
@@ -178,18 +178,26 @@ impl Link {
         result
     }
 
-    /// Like [`Self::with`], but the calling thread sends the first bytes itself.
-    pub(crate) fn with_drive<R>(&self, f: impl FnOnce(&mut Core) -> R) -> R {
+    /// Like [`Self::with`], but the calling thread sends the first bytes itself: on the lane that
+    /// is given back.
+    pub(crate) fn with_drive<R>(
+        &self,
+        f: impl FnOnce(&mut Core) -> R,
+    ) -> (R, Option<Arc<dyn Lane>>) {
         let (result, new_frames) = self.run(f);
-        if new_frames {
-            if let Some(lane) = self.next_lane() {
-                lane.drive(DRIVE);
-            }
-            if self.lock().protocol.has_frames() {
-                self.wake_lanes();
-            }
+        if !new_frames {
+            return (result, None);
         }
-        result
+        let lane = self.next_lane();
+        if let Some(lane) = &lane {
+            lane.drive(DRIVE);
+        }
+        if self.lock().protocol.has_frames() {
+            // Another lane for the next one; small transfers keep to one, and its threads warm.
+            self.turn.fetch_add(1, Ordering::Relaxed);
+            self.wake_lanes();
+        }
+        (result, lane)
     }
 
     /// Runs `f` and does what followed, but for the lanes: says whether there are frames for them

@@ -9,12 +9,14 @@
 mod memory;
 mod route;
 
+use std::collections::HashMap;
 use std::fmt;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::task::Context;
 
 use crate::error::{LaneError, Refusal, Violation};
-use crate::id::{LaneId, Slot};
+use crate::id::{LaneId, RegionId, Slot};
 use crate::plan::Plan;
 use crate::region::{Gate, Region};
 use crate::time::Time;
@@ -61,6 +63,14 @@ pub trait Lane: Send + Sync + fmt::Debug {
     /// Sends from the calling thread, never blocking, at most about `budget` bytes; what is left
     /// is the transport's threads' to send. Does nothing while another thread sends.
     fn drive(&self, budget: usize);
+
+    /// Moves what the peer sends on this lane from the calling thread, which waits for something
+    /// that it will probably bring, until `is_over` or the lane ends. `is_over` registers the waker
+    /// of its context, which ends the thread's sleep, when the answer is no.
+    ///
+    /// Saves the hand-over from the transport's threads; may return at once, and does where
+    /// another thread attends the lane already.
+    fn attend(&self, is_over: &mut dyn FnMut(&mut Context<'_>) -> bool);
 
     /// Ends the lane: nothing is read from or written to registered memory after
     /// [`LaneHost::closed`] was called, which happens once, soon, on the transport's threads.
@@ -125,6 +135,8 @@ pub struct Landing {
     pub gates: Vec<Arc<Gate>>,
     /// Nothing lands at or after this point.
     pub expiry: Time,
+    /// The places of `regions` by their ids.
+    index: HashMap<RegionId, u32>,
 }
 
 /// A run of bytes in one of the regions listed beside it.
@@ -176,8 +188,25 @@ pub struct AnswerFrame {
 }
 
 impl Landing {
+    /// Appends a place. Spans mostly come sorted by region, so that the last one is it; others are
+    /// looked up, for whoever sends the frame may choose the worst order.
+    pub(crate) fn push(&mut self, region: &Arc<Region>, offset: u64, len: u32) {
+        let last = self.regions.len().wrapping_sub(1);
+        let is_last = self.regions.last().is_some_and(|known| Arc::ptr_eq(known, region));
+        let region = if is_last { last as u32 } else { self.index_of(region) };
+        self.spans.push(LocalSpan { region, len, offset });
+    }
+
+    fn index_of(&mut self, region: &Arc<Region>) -> u32 {
+        *self.index.entry(region.id).or_insert_with(|| {
+            self.regions.push(Arc::clone(region));
+            self.regions.len() as u32 - 1
+        })
+    }
+
     /// Empties all lists, keeping their memory.
     pub fn clear(&mut self) {
+        self.index.clear();
         self.regions.clear();
         self.spans.clear();
         self.gates.clear();

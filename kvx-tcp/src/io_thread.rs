@@ -2,8 +2,9 @@
 //! what a lane does with its turn.
 //!
 //! # Edge-triggered
-//! A lane is added to the epoll once, for both directions, and never modified: a posting thread
-//! that fills the socket leaves no trace here, and the edge that follows wakes the I/O thread.
+//! A lane's socket is watched for arrivals, but while another thread attends it, and for room once
+//! it was full ([`crate::watch`]): a posting thread that fills it leaves the rest to the I/O
+//! thread, which the edge that follows wakes.
 //! The price is that nothing is told twice, so that a lane which stops before the socket is
 //! exhausted, because its turn is over or it waits for staging memory, is remembered here.
 
@@ -19,7 +20,7 @@ use rustix::event::{EventfdFlags, Timespec, epoll, eventfd};
 
 use crate::counters::Meter;
 use crate::lane::{Pumped, TcpLane};
-use crate::receive::Receiver;
+use crate::watch::Watch;
 
 /// The eventfd's token. Lanes count upward from 0.
 const BELL: u64 = u64::MAX;
@@ -58,7 +59,6 @@ struct Inbox {
 #[derive(Debug)]
 pub(crate) struct Opened {
     pub(crate) lane: Arc<TcpLane>,
-    pub(crate) receiver: Receiver,
     pub(crate) socket: Arc<OwnedFd>,
 }
 
@@ -81,7 +81,6 @@ impl IoThread {
 
     /// Hands the thread a lane. After an error nothing of it is left here.
     pub(crate) fn open(&self, opened: Opened) -> Result<(), LaneError> {
-        use epoll::EventFlags as Flags;
         let mut inbox = self.inbox();
         if inbox.stop {
             return Err(LaneError::Closed);
@@ -89,13 +88,18 @@ impl IoThread {
         // Both under the inbox's lock: the thread, woken by the lane's first event, finds the
         // lane in its inbox.
         let data = epoll::EventData::new_u64(opened.lane.doorbell().token());
-        let flags = Flags::IN | Flags::OUT | Flags::RDHUP | Flags::ET;
-        epoll::add(&self.epoll, &*opened.socket, data, flags)
+        epoll::add(&self.epoll, &*opened.socket, data, Watch::AT_FIRST.flags())
             .map_err(|errno| LaneError::from(Arc::new(errno.into())))?;
         inbox.opened.push(opened);
         self.lanes.fetch_add(1, Ordering::Relaxed);
         self.leave(inbox);
         Ok(())
+    }
+
+    /// Changes what a lane's socket is watched for. What is there already is an edge.
+    pub(crate) fn watch(&self, socket: &OwnedFd, token: u64, flags: epoll::EventFlags) {
+        // Fails for a lane that has ended, and is not watched any more.
+        let _ = epoll::modify(&self.epoll, socket, epoll::EventData::new_u64(token), flags);
     }
 
     /// Makes the thread look at the lane of this token, if it is still open.
@@ -146,7 +150,6 @@ pub(crate) struct EventLoop {
 /// One lane.
 struct Entry {
     lane: Arc<TcpLane>,
-    receiver: Receiver,
     socket: Arc<OwnedFd>,
     /// In `due`.
     is_due: bool,
@@ -211,7 +214,6 @@ impl EventLoop {
             let token = opened.lane.doorbell().token();
             let entry = Entry {
                 lane: opened.lane,
-                receiver: opened.receiver,
                 socket: opened.socket,
                 is_due: true,
                 readable: true,
@@ -224,7 +226,7 @@ impl EventLoop {
             if let Some(entry) = self.lanes.get_mut(&token) {
                 entry.lane.doorbell().answer();
                 entry.sendable = true;
-                entry.readable |= entry.receiver.is_waiting();
+                entry.readable |= entry.lane.waits_for_memory();
                 entry.queue(token, &mut self.due);
             }
         }
@@ -237,7 +239,7 @@ impl EventLoop {
         };
         let ends = Flags::RDHUP | Flags::HUP | Flags::ERR;
         if flags.intersects(ends) {
-            entry.receiver.expect_end();
+            entry.lane.expect_end();
         }
         entry.readable |= flags.intersects(ends | Flags::IN);
         entry.sendable |= flags.intersects(ends | Flags::OUT);
@@ -266,8 +268,7 @@ impl EventLoop {
         let Some(entry) = self.lanes.remove(&token) else {
             return;
         };
-        entry.lane.end_sender();
-        drop(entry.receiver);
+        entry.lane.end_halves();
         // Both calls fail only for a socket that is past them.
         let _ = rustix::net::shutdown(entry.socket.as_fd(), rustix::net::Shutdown::Both);
         let _ = epoll::delete(&self.shared.epoll, entry.socket.as_fd());
@@ -293,16 +294,12 @@ impl Entry {
     fn turn(&mut self, budget: usize) -> bool {
         let mut more = false;
         if mem::take(&mut self.readable) {
-            match self.receiver.turn(&self.lane, budget) {
-                Ok(turn) => {
-                    self.readable = turn.more;
-                    more |= turn.more;
-                    // What arrived may be answered: an ACK, the data of a READ, the next frame
-                    // under a window that has opened. Now is when that costs least.
-                    self.sendable |= turn.frames;
-                }
-                Err(cause) => self.lane.end_with(cause),
-            }
+            let received = self.lane.receive(budget);
+            self.readable = received.more;
+            more |= received.more;
+            // What arrived may be answered: an ACK, the data of a READ, the next frame under a
+            // window that has opened. Now is when that costs least.
+            self.sendable |= received.frames;
         }
         if mem::take(&mut self.sendable) && self.lane.pump(budget) == Pumped::More {
             self.sendable = true;

@@ -1,36 +1,46 @@
-//! A lane as its holders see it, and its sending half's lock. Not the halves themselves.
+//! A lane as its holders see it: two halves and why it ends. Not the halves themselves.
 //!
 //! # Who touches what
-//! The receiving half belongs to the I/O thread. The sending half is whoever's gets its lock, and
-//! nobody waits for it: who finds it taken leaves a mark, and the holder looks again before it
-//! goes. Only the end of a lane waits, for a holder that never blocks.
+//! Either half is whoever's takes it ([`Half`]). The I/O thread does when the socket or the host
+//! has something; a thread that posts sends, and a thread that waits may receive.
 
 use std::fmt;
-use std::sync::atomic::{AtomicBool, Ordering, fence};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError, TryLockError};
-use std::task::Waker;
+use std::ops::ControlFlow;
+use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::task::{Context, Waker};
 
 use kvx_core::error::LaneError;
 use kvx_core::id::LaneId;
 use kvx_core::transport::{Lane, LaneHost};
 
+use crate::attend;
 use crate::counters::Meter;
 use crate::doorbell::Doorbell;
+use crate::half::Half;
+use crate::receive::{Received, Receiver};
 use crate::send::{Sender, Sent};
+use crate::watch::Watched;
 
 /// One lane over one socket.
 ///
 /// Its host is called with a half held: with the sending half in `next_frame`, with the receiving
 /// half in `frame_arrived`, `frame_finished` and `acknowledged`; never under leases, and with
-/// nothing held in `closed`. The host may call any method of any lane from there; `drive` on the
-/// lane that just asks for a frame does nothing.
+/// nothing held in `closed`. The host may call any method of any lane from there but `attend`;
+/// `drive` on the lane that just asks for a frame does nothing.
 pub(crate) struct TcpLane {
     id: LaneId,
     host: Arc<dyn LaneHost>,
     doorbell: Arc<Doorbell>,
-    sender: Mutex<Sender>,
-    /// Someone wanted to send since the holder of `sender` took it.
-    again: AtomicBool,
+    watched: Watched,
+    sender: Half<Sender>,
+    receiver: Half<Receiver>,
+    /// A thread that waits attends the lane.
+    pub(crate) attended: AtomicBool,
+    waits_for_memory: AtomicBool,
+    /// The stream is known to end: only its end says that it is exhausted.
+    ends: AtomicBool,
     /// Why the lane ends, once it must: the first cause given. The I/O thread carries it out.
     ending: OnceLock<LaneError>,
 }
@@ -50,14 +60,18 @@ impl TcpLane {
         id: LaneId,
         host: Arc<dyn LaneHost>,
         doorbell: Arc<Doorbell>,
-        sender: Sender,
+        socket: &Arc<OwnedFd>,
     ) -> Self {
         Self {
             id,
             host,
             doorbell,
-            sender: Mutex::new(sender),
-            again: AtomicBool::new(false),
+            watched: Watched::new(Arc::downgrade(socket)),
+            sender: Half::new(Sender::new(Arc::clone(socket))),
+            receiver: Half::new(Receiver::new(Arc::clone(socket))),
+            attended: AtomicBool::new(false),
+            waits_for_memory: AtomicBool::new(false),
+            ends: AtomicBool::new(false),
             ending: OnceLock::new(),
         }
     }
@@ -100,38 +114,67 @@ impl TcpLane {
     /// Sends at most about `budget` bytes, if nobody else is sending.
     pub(crate) fn pump(&self, budget: usize) -> Pumped {
         let mut left = budget;
-        // An exchange, so that who takes the mark down sees what everyone did who put it up.
-        self.again.swap(true, Ordering::AcqRel);
-        loop {
-            // Either this thread finds the lock free, or its holder, having let go, finds the
-            // mark: the two fences stand between mark and lock on either side.
-            fence(Ordering::SeqCst);
-            let mut sender = match self.sender.try_lock() {
-                Ok(sender) => sender,
-                Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
-                Err(TryLockError::WouldBlock) => return Pumped::Done,
-            };
-            self.again.swap(false, Ordering::AcqRel);
-            let turn = sender.turn(self, &mut left);
-            drop(sender);
-            fence(Ordering::SeqCst);
-            match turn {
-                Ok(Sent::More) => return Pumped::More,
-                Ok(Sent::Done) if self.again.load(Ordering::Relaxed) => {}
-                Ok(Sent::Done) => return Pumped::Done,
-                Err(cause) => {
-                    // Rung, because this may be a thread that posts.
-                    self.close(cause);
-                    return Pumped::Done;
-                }
+        let mut pumped = Pumped::Done;
+        self.sender.work(|sender| match sender.turn(self, &mut left) {
+            Ok(Sent::Done) => ControlFlow::Continue(()),
+            Ok(Sent::More) => {
+                pumped = Pumped::More;
+                ControlFlow::Break(())
             }
-        }
+            Err(cause) => {
+                // Rung, because this may be a thread that posts.
+                self.close(cause);
+                ControlFlow::Break(())
+            }
+        });
+        pumped
     }
 
-    /// Waits until nobody sends, and makes sure that nobody will.
-    pub(crate) fn end_sender(&self) {
-        let mut sender = self.sender.lock().unwrap_or_else(PoisonError::into_inner);
-        sender.end();
+    /// Receives at most about `budget` bytes, if nobody else is receiving.
+    pub(crate) fn receive(&self, budget: usize) -> Received {
+        let mut left = budget;
+        let mut received = Received::default();
+        self.receiver.work(|receiver| match receiver.turn(self, &mut left, &mut received) {
+            Ok(()) if received.more => ControlFlow::Break(()),
+            Ok(()) => ControlFlow::Continue(()),
+            Err(cause) => {
+                // Rung, because this may be a thread that attends.
+                self.close(cause);
+                ControlFlow::Break(())
+            }
+        });
+        received
+    }
+
+    /// Whether the receiving half waits for staging memory rather than for its peer.
+    pub(crate) fn waits_for_memory(&self) -> bool {
+        self.waits_for_memory.load(Ordering::SeqCst)
+    }
+
+    /// Said by the receiving half: before it asks for memory, which rings when it is ready.
+    pub(crate) fn set_waits_for_memory(&self, waits: bool) {
+        self.waits_for_memory.store(waits, Ordering::SeqCst);
+    }
+
+    /// The stream will end, or has.
+    pub(crate) fn expect_end(&self) {
+        self.ends.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the stream is known to end.
+    pub(crate) fn ends(&self) -> bool {
+        self.ends.load(Ordering::Relaxed)
+    }
+
+    /// The socket, while the lane is open, and what it is watched for.
+    pub(crate) fn watched(&self) -> &Watched {
+        &self.watched
+    }
+
+    /// Waits until nobody sends or receives, and makes sure that nobody will.
+    pub(crate) fn end_halves(&self) {
+        self.sender.end(Sender::end);
+        self.receiver.end(Receiver::end);
     }
 
     /// Tells the host that the lane has ended. Called once, by the I/O thread.
@@ -149,6 +192,10 @@ impl Lane for TcpLane {
         if self.pump(budget) == Pumped::More {
             self.doorbell.ring();
         }
+    }
+
+    fn attend(&self, is_over: &mut dyn FnMut(&mut Context<'_>) -> bool) {
+        attend::attend(self, is_over);
     }
 
     fn close(&self, cause: LaneError) {

@@ -7,9 +7,10 @@
 //! # How it works
 //! [`TcpTransport`] owns a fixed pool of I/O threads, each asleep in its own epoll until a socket
 //! or a [`Lane::wake`](kvx_core::transport::Lane::wake) has something for it: no timers, no
-//! polling. A lane is non-blocking and belongs to one thread. Its receiving half is that thread's
-//! alone; its sending half is behind a lock that nobody waits for, so that a thread that posts
-//! can send from where it stands ([`Lane::drive`](kvx_core::transport::Lane::drive)).
+//! polling. A lane is non-blocking and belongs to one thread; its halves are behind locks that
+//! nobody waits for, so that a thread that posts can send from where it stands
+//! ([`Lane::drive`](kvx_core::transport::Lane::drive)), and one that waits receive
+//! ([`Lane::attend`](kvx_core::transport::Lane::attend)).
 //!
 //! Payload moves between socket and registered memory by vectored system calls alone: there is no
 //! copy of it in this process, and no load or store, so that memory which was unmapped under us
@@ -24,8 +25,10 @@
 #[cfg(not(all(target_os = "linux", target_pointer_width = "64")))]
 compile_error!("kvx-tcp is written for 64-bit Linux");
 
+mod attend;
 mod counters;
 mod doorbell;
+mod half;
 mod io_thread;
 mod lane;
 mod options;
@@ -34,6 +37,7 @@ mod receive;
 mod send;
 mod sys;
 mod transport;
+mod watch;
 
 pub use counters::{Counters, Traffic};
 pub use options::TcpOptions;

@@ -5,6 +5,13 @@
 //! must not come to lie in a buffer, from which only this process's own stores could move it. So
 //! a frame costs a call for its table and one or more for its payload, the last of which brings
 //! the next frame's header along.
+//!
+//! # When the socket is empty
+//! Its events come once, at the edge: a half that stops before the socket is exhausted must know.
+//! Mostly the socket tells ([`sys::tell_rest`]). Else a read of fewer bytes than were wanted has
+//! exhausted it, epoll(7), and the next byte is an edge; but the end of the stream is no byte, and
+//! its edge may have been before, and a short read into registered memory may have met memory that
+//! is unmapped.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -16,17 +23,17 @@ use kvx_core::region::Leases;
 use kvx_core::transport::{Access, Admission, Landing, LaneHost};
 use kvx_core::wire::frame::{RawSpan, decode_table};
 use kvx_core::wire::{FRAME_HEADER_LEN, FrameHeader, FrameKind, WireSpan};
-use rustix::net::RecvFlags;
 use zerocopy::IntoBytes;
 
 use crate::lane::TcpLane;
 use crate::places::Places;
-use crate::sys;
+use crate::sys::{self, Arrived};
 
-/// The receiving half. Its socket is never read again once it is dropped.
+/// The receiving half.
 #[derive(Debug)]
 pub(crate) struct Receiver {
-    socket: Arc<OwnedFd>,
+    /// `None` once the lane has ended.
+    socket: Option<Arc<OwnedFd>>,
     stage: Stage,
     /// The header that is due, or arrived early: its first `have` bytes.
     head: [u8; FRAME_HEADER_LEN],
@@ -40,8 +47,8 @@ pub(crate) struct Receiver {
     /// Where the frame lands; empty when none does, so that an idle lane keeps no region alive.
     landing: Landing,
     places: Places,
-    /// The stream is known to end: only its end says that it is exhausted.
-    ends: bool,
+    /// The last read, in this turn, has exhausted the socket.
+    exhausted: bool,
 }
 
 /// What is due next.
@@ -81,7 +88,7 @@ enum Step {
 impl Receiver {
     pub(crate) fn new(socket: Arc<OwnedFd>) -> Self {
         Self {
-            socket,
+            socket: Some(socket),
             stage: Stage::Header,
             head: [0; FRAME_HEADER_LEN],
             have: 0,
@@ -90,50 +97,73 @@ impl Receiver {
             spans: Vec::new(),
             landing: Landing::default(),
             places: Places::default(),
-            ends: false,
+            exhausted: false,
         }
     }
 
-    /// Whether the lane waits for staging memory rather than for its peer.
-    pub(crate) fn is_waiting(&self) -> bool {
-        matches!(self.stage, Stage::Staging(_) | Stage::Committing(_))
-    }
-
-    /// The stream will end, or has.
-    pub(crate) fn expect_end(&mut self) {
-        self.ends = true;
-    }
-
-    /// Receives until the socket is empty, or `budget` bytes are used up.
-    pub(crate) fn turn(&mut self, lane: &TcpLane, budget: usize) -> Result<Received, LaneError> {
-        let mut turn = Received::default();
-        let mut left = budget;
+    /// Receives until the socket is empty, or `left` bytes are used up.
+    pub(crate) fn turn(
+        &mut self,
+        lane: &TcpLane,
+        left: &mut usize,
+        received: &mut Received,
+    ) -> Result<(), LaneError> {
+        let Some(socket) = self.socket.clone() else {
+            return Ok(());
+        };
+        self.exhausted = false;
         while lane.ending().is_none() {
-            if left == 0 {
-                turn.more = true;
+            if *left == 0 {
+                received.more = true;
                 break;
             }
-            match self.step(lane, left, &mut turn.frames)? {
-                Step::Took(bytes) => left = left.saturating_sub(bytes),
+            match self.step(lane, &socket, *left, &mut received.frames)? {
+                Step::Took(bytes) => *left = left.saturating_sub(bytes),
                 Step::Wait => break,
             }
         }
-        Ok(turn)
+        Ok(())
     }
 
-    fn step(&mut self, lane: &TcpLane, limit: usize, frames: &mut bool) -> Result<Step, LaneError> {
+    /// The lane has ended: lets go of everything, and receives nothing any more.
+    pub(crate) fn end(&mut self) {
+        self.socket = None;
+        self.leave(Stage::Header);
+        self.table = Vec::new();
+        self.spans = Vec::new();
+    }
+
+    fn step(
+        &mut self,
+        lane: &TcpLane,
+        socket: &OwnedFd,
+        limit: usize,
+        frames: &mut bool,
+    ) -> Result<Step, LaneError> {
+        let reads = match self.stage {
+            Stage::Header => self.have < self.head.len(),
+            Stage::Table(header) => self.table_have < header.table_len(),
+            Stage::Payload(_) => self.places.left() > 0,
+            Stage::Discard(rest) => rest > 0,
+            Stage::Staging(_) | Stage::Committing(_) => false,
+        };
+        if reads && self.exhausted {
+            return Ok(Step::Wait);
+        }
         match self.stage {
-            Stage::Header if self.have < self.head.len() => self.read_header(lane),
+            Stage::Header if self.have < self.head.len() => self.read_header(lane, socket),
             Stage::Header => {
                 *frames = true;
                 self.begin(lane)
             }
             Stage::Table(header) if self.table_have < header.table_len() => {
-                self.read_table(lane, header)
+                self.read_table(lane, socket, header)
             }
             Stage::Table(header) => self.arrive(lane, header),
             Stage::Staging(header) => Ok(self.stage_memory(lane, header)),
-            Stage::Payload(header) if self.places.left() > 0 => self.scatter(lane, header, limit),
+            Stage::Payload(header) if self.places.left() > 0 => {
+                self.scatter(lane, socket, header, limit)
+            }
             Stage::Payload(header) => {
                 self.stage = Stage::Committing(header);
                 Ok(Step::Took(0))
@@ -146,14 +176,13 @@ impl Receiver {
                 self.stage = Stage::Header;
                 Ok(Step::Took(0))
             }
-            Stage::Discard(rest) => self.discard(lane, rest, limit),
+            Stage::Discard(rest) => self.discard(lane, socket, rest, limit),
         }
     }
 
-    fn read_header(&mut self, lane: &TcpLane) -> Result<Step, LaneError> {
+    fn read_header(&mut self, lane: &TcpLane, socket: &OwnedFd) -> Result<Step, LaneError> {
         let room = self.head.get_mut(self.have..).unwrap_or_default();
-        let wanted = room.len();
-        let Some(bytes) = read(&self.socket, room)? else {
+        let Some(bytes) = read(lane, socket, room, &mut self.exhausted)? else {
             return Ok(Step::Wait);
         };
         if bytes == 0 {
@@ -162,14 +191,18 @@ impl Receiver {
         }
         lane.received().call(bytes);
         self.have += bytes;
-        Ok(self.took_of(bytes, wanted))
+        Ok(Step::Took(bytes))
     }
 
-    fn read_table(&mut self, lane: &TcpLane, header: FrameHeader) -> Result<Step, LaneError> {
+    fn read_table(
+        &mut self,
+        lane: &TcpLane,
+        socket: &OwnedFd,
+        header: FrameHeader,
+    ) -> Result<Step, LaneError> {
         let table = self.table.as_mut_bytes();
         let room = table.get_mut(self.table_have..header.table_len()).unwrap_or_default();
-        let wanted = room.len();
-        let Some(bytes) = read(&self.socket, room)? else {
+        let Some(bytes) = read(lane, socket, room, &mut self.exhausted)? else {
             return Ok(Step::Wait);
         };
         if bytes == 0 {
@@ -177,13 +210,7 @@ impl Receiver {
         }
         lane.received().call(bytes);
         self.table_have += bytes;
-        Ok(self.took_of(bytes, wanted))
-    }
-
-    /// A read of fewer bytes than were wanted has emptied the socket, epoll(7): the next byte is
-    /// an edge. But the end of the stream is no byte, and its edge may have been before.
-    fn took_of(&self, bytes: usize, wanted: usize) -> Step {
-        if bytes < wanted && !self.ends { Step::Wait } else { Step::Took(bytes) }
+        Ok(Step::Took(bytes))
     }
 
     /// The header is complete.
@@ -226,6 +253,7 @@ impl Receiver {
     }
 
     fn stage_memory(&mut self, lane: &TcpLane, header: FrameHeader) -> Step {
+        lane.set_waits_for_memory(true);
         let waker = lane.waker();
         let mut cx = Context::from_waker(&waker);
         let polled = match admit(&self.landing, lane.host()) {
@@ -235,10 +263,14 @@ impl Receiver {
             }
             Err(refusal) => Poll::Ready(Err(refusal)),
         };
-        match polled {
+        let polled = match polled {
             Poll::Pending => return Step::Wait,
-            Poll::Ready(Ok(())) => self.stage = Stage::Payload(header),
-            Poll::Ready(Err(refusal)) => self.refuse(lane, header, refusal, self.places.left()),
+            Poll::Ready(polled) => polled,
+        };
+        lane.set_waits_for_memory(false);
+        match polled {
+            Ok(()) => self.stage = Stage::Payload(header),
+            Err(refusal) => self.refuse(lane, header, refusal, self.places.left()),
         }
         Step::Took(0)
     }
@@ -247,13 +279,13 @@ impl Receiver {
     fn scatter(
         &mut self,
         lane: &TcpLane,
+        socket: &OwnedFd,
         header: FrameHeader,
         limit: usize,
     ) -> Result<Step, LaneError> {
         let left = self.places.left();
         let result = admit(&self.landing, lane.host()).map(|held| {
-            let socket = self.socket.as_fd();
-            sys::scatter(socket, &held, self.places.rest(), &mut self.head, limit)
+            sys::scatter(socket.as_fd(), &held, self.places.rest(), &mut self.head, limit)
         });
         let result = match result {
             Ok(result) => result,
@@ -263,14 +295,15 @@ impl Receiver {
             }
         };
         match result {
-            Ok(0) => Err(cut_off()),
-            Ok(bytes) => {
+            Ok(Arrived { bytes: 0, .. }) => Err(cut_off()),
+            Ok(Arrived { bytes, last }) => {
                 lane.received().call(bytes);
                 let landed = (bytes as u64).min(left);
                 self.places.advance(landed);
                 self.have = bytes - landed as usize;
-                // No more is made of a short read here: one that met unmapped memory halfway is
-                // short as well, and no edge follows it. The next call says which it was.
+                // No more is made of a short read: it may have met unmapped memory halfway, and the
+                // next one says.
+                self.exhausted = last && !lane.ends();
                 Ok(Step::Took(bytes))
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(Step::Wait),
@@ -287,19 +320,20 @@ impl Receiver {
     /// to guard.
     fn commit(&mut self, lane: &TcpLane, header: FrameHeader) -> Step {
         if self.places.is_staged() {
+            lane.set_waits_for_memory(true);
             let waker = lane.waker();
             let mut cx = Context::from_waker(&waker);
             let polled = match admit(&self.landing, lane.host()) {
                 Ok(_held) => self.places.poll_commit(&mut cx),
                 Err(refusal) => Poll::Ready(Err(refusal)),
             };
-            match polled {
-                Poll::Pending => return Step::Wait,
-                Poll::Ready(Ok(())) => {}
-                Poll::Ready(Err(refusal)) => {
-                    self.refuse(lane, header, refusal, 0);
-                    return Step::Took(0);
-                }
+            let Poll::Ready(polled) = polled else {
+                return Step::Wait;
+            };
+            lane.set_waits_for_memory(false);
+            if let Err(refusal) = polled {
+                self.refuse(lane, header, refusal, 0);
+                return Step::Took(0);
             }
         }
         self.leave(Stage::Header);
@@ -321,9 +355,15 @@ impl Receiver {
         self.landing.clear();
     }
 
-    fn discard(&mut self, lane: &TcpLane, rest: u64, limit: usize) -> Result<Step, LaneError> {
+    fn discard(
+        &mut self,
+        lane: &TcpLane,
+        socket: &OwnedFd,
+        rest: u64,
+        limit: usize,
+    ) -> Result<Step, LaneError> {
         let len = usize::try_from(rest).unwrap_or(usize::MAX).min(limit);
-        match sys::discard(self.socket.as_fd(), len) {
+        match sys::discard(socket.as_fd(), len) {
             Ok(0) => Err(cut_off()),
             Ok(bytes) => {
                 lane.received().call(bytes);
@@ -347,15 +387,22 @@ fn admit<'a>(landing: &'a Landing, host: &dyn LaneHost) -> Result<Leases<'a>, Re
     if host.now() < landing.expiry { Ok(held) } else { Err(Refusal::Expired) }
 }
 
-/// Reads into a buffer of this process; `None` if nothing has arrived.
-fn read(socket: &OwnedFd, buffer: &mut [u8]) -> Result<Option<usize>, LaneError> {
-    loop {
-        match rustix::net::recv(socket, &mut *buffer, RecvFlags::DONTWAIT) {
-            Ok((bytes, _)) => return Ok(Some(bytes)),
-            Err(rustix::io::Errno::INTR) => {}
-            Err(rustix::io::Errno::AGAIN) => return Ok(None),
-            Err(errno) => return Err(Arc::new(io::Error::from(errno)).into()),
+/// Reads into a buffer of this process; `None` if nothing has arrived. Notes whether the socket is
+/// exhausted now.
+fn read(
+    lane: &TcpLane,
+    socket: &OwnedFd,
+    buffer: &mut [u8],
+    exhausted: &mut bool,
+) -> Result<Option<usize>, LaneError> {
+    let wanted = buffer.len();
+    match sys::read(socket.as_fd(), buffer) {
+        Ok(Arrived { bytes, last }) => {
+            *exhausted = (last || bytes < wanted) && !lane.ends();
+            Ok(Some(bytes))
         }
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
+        Err(error) => Err(Arc::new(error).into()),
     }
 }
 

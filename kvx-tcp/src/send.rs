@@ -2,6 +2,7 @@
 //! into the socket. Not which frames, nor in what order.
 
 use std::io;
+use std::mem;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -32,6 +33,8 @@ pub(crate) struct Sender {
     prefix: Vec<u8>,
     sent: usize,
     ready: usize,
+    /// The last attempt to send found no room.
+    was_full: bool,
     stage: Stage,
     /// The regions and spans of the frame with payload; empty when there is none.
     regions: Vec<Arc<Region>>,
@@ -71,6 +74,7 @@ impl Sender {
             prefix: Vec::new(),
             sent: 0,
             ready: 0,
+            was_full: false,
             stage: Stage::Empty,
             regions: Vec::new(),
             spans: Vec::new(),
@@ -141,12 +145,19 @@ impl Sender {
 
         let bytes = match result {
             Ok(bytes) => bytes,
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                self.was_full = true;
+                lane.watched().is_full(lane.doorbell());
+                return Ok(false);
+            }
             Err(error) if error.raw_os_error() == Some(libc::EFAULT) => {
                 return Err(LaneError::SourceGone);
             }
             Err(error) => return Err(Arc::new(error).into()),
         };
+        if mem::take(&mut self.was_full) {
+            lane.watched().has_taken();
+        }
         lane.sent().call(bytes);
         *left = left.saturating_sub(bytes);
         let of_prefix = bytes.min(prefix.len());

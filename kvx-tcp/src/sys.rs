@@ -51,26 +51,96 @@ pub(crate) fn gather(
     })
 }
 
+/// What a call has received.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Arrived {
+    /// 0 is the end of the stream.
+    pub(crate) bytes: usize,
+    /// Nothing more was there when the call returned: neither bytes nor the end of the stream.
+    /// Only known where the socket tells ([`tell_rest`]).
+    pub(crate) last: bool,
+}
+
 /// Receives into `places` and, if `limit` covers all of them, further into `tail`, never blocking.
-/// Gives the number of bytes received; 0 is the end of the stream.
 pub(crate) fn scatter(
     socket: BorrowedFd<'_>,
     _held: &Leases<'_>,
     places: &[HostSpan],
     tail: &mut [u8],
     limit: usize,
-) -> io::Result<usize> {
+) -> io::Result<Arrived> {
     let mut vector = Vector::new();
     if vector.push_places(places, limit) {
         vector.push(tail.as_mut_ptr().cast(), tail.len());
     }
+    receive(socket, vector)
+}
+
+/// Receives into a buffer of this process, never blocking.
+pub(crate) fn read(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<Arrived> {
+    let mut vector = Vector::new();
+    vector.push(buffer.as_mut_ptr().cast(), buffer.len());
+    receive(socket, vector)
+}
+
+/// Receives into what `vector` names: memory that is borrowed mutably, or places.
+fn receive(socket: BorrowedFd<'_>, mut vector: Vector) -> io::Result<Arrived> {
+    let mut control = Control::new();
     let mut message = vector.message();
-    retry(|| {
-        // SAFETY: `message` points to `vector`, whose first `msg_iovlen` entries are filled in;
-        // both live on. recvmsg(2) writes to `tail`, which is borrowed mutably, and to places,
-        // for which the module's invariant stands. No name and no control buffer are given.
+    let bytes = retry(|| {
+        message.msg_control = (&raw mut control).cast();
+        message.msg_controllen = mem::size_of::<Control>();
+        // SAFETY: `message` points to `vector`, whose first `msg_iovlen` entries are filled in,
+        // and to `control`; all live on. recvmsg(2) writes to `control`, and to what the entries
+        // name: the callers borrow it mutably, or it is places, for which the module's invariant
+        // stands. No name is given.
         unsafe { libc::recvmsg(socket.as_raw_fd(), &mut message, libc::MSG_DONTWAIT) }
-    })
+    })?;
+    let told = message.msg_controllen >= Control::LEN && control.is_rest();
+    Ok(Arrived { bytes, last: told && control.rest == 0 })
+}
+
+/// Makes the socket tell with each call how much is left in it. Where the kernel cannot (before
+/// Linux 4.18), each call goes without.
+pub(crate) fn tell_rest(socket: BorrowedFd<'_>) {
+    let on: c_int = 1;
+    // SAFETY: the option's value is the int that `on` is, which lives on, and as long as said.
+    let _ = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::IPPROTO_TCP,
+            TCP_INQ,
+            (&raw const on).cast(),
+            mem::size_of::<c_int>() as libc::socklen_t,
+        )
+    };
+}
+
+/// TCP_INQ and TCP_CM_INQ of linux/tcp.h, one number.
+const TCP_INQ: c_int = 36;
+
+/// The one control message that a lane's socket sends: cmsg(3), as linux/tcp.h fills it for
+/// TCP_INQ. An end of the stream that is due counts as a byte.
+#[repr(C, align(8))]
+struct Control {
+    len: usize,
+    level: c_int,
+    kind: c_int,
+    rest: c_int,
+    padding: c_int,
+}
+
+impl Control {
+    /// CMSG_LEN of its int.
+    const LEN: usize = mem::offset_of!(Self, padding);
+
+    fn new() -> Self {
+        Self { len: 0, level: 0, kind: 0, rest: 0, padding: 0 }
+    }
+
+    fn is_rest(&self) -> bool {
+        self.len == Self::LEN && self.level == libc::IPPROTO_TCP && self.kind == TCP_INQ
+    }
 }
 
 /// Drops at most `len` bytes that have arrived, inside the kernel: with MSG_TRUNC, tcp(7), nothing

@@ -18,8 +18,7 @@ use crate::doorbell::Doorbell;
 use crate::io_thread::{EventLoop, IoThread, Opened};
 use crate::lane::TcpLane;
 use crate::options::TcpOptions;
-use crate::receive::Receiver;
-use crate::send::Sender;
+use crate::sys;
 
 /// Memory reached over TCP.
 ///
@@ -115,13 +114,8 @@ impl Transport for TcpTransport {
         let token = self.next_token.fetch_add(1, Ordering::Relaxed);
         let doorbell = Arc::new(Doorbell::new(token, Arc::clone(thread)));
         let socket = Arc::new(open.stream);
-        let sender = Sender::new(Arc::clone(&socket));
-        let lane = Arc::new(TcpLane::new(open.lane, host, doorbell, sender));
-        thread.open(Opened {
-            lane: Arc::clone(&lane),
-            receiver: Receiver::new(Arc::clone(&socket)),
-            socket,
-        })?;
+        let lane = Arc::new(TcpLane::new(open.lane, host, doorbell, &socket));
+        thread.open(Opened { lane: Arc::clone(&lane), socket })?;
         Ok(lane)
     }
 
@@ -159,6 +153,7 @@ fn tune(stream: &OwnedFd, options: &TcpOptions) -> io::Result<()> {
     rustix::io::ioctl_fionbio(stream, true)?;
     // A frame leaves in one call, and an ACK must not wait for more.
     sockopt::set_tcp_nodelay(stream, true)?;
+    sys::tell_rest(stream);
     let timeout = options.peer_timeout;
     let millis = u32::try_from(timeout.as_millis()).unwrap_or(u32::MAX);
     sockopt::set_tcp_user_timeout(stream, millis)?;

@@ -167,7 +167,7 @@ impl Link {
     pub(super) fn next_lane(&self) -> Option<Arc<dyn Lane>> {
         let lanes = self.lanes();
         let count = lanes.len().max(1);
-        let turn = self.turn.fetch_add(1, Ordering::Relaxed) % count;
+        let turn = self.turn.load(Ordering::Relaxed) % count;
         lanes.values().nth(turn).and_then(|attached| attached.lane.get().cloned())
     }
 
