@@ -268,6 +268,8 @@ impl EventLoop {
         let Some(entry) = self.lanes.remove(&token) else {
             return;
         };
+        // Others may be at work on the lane, and look for the cause.
+        entry.lane.end_with(cause.clone());
         entry.lane.end_halves();
         // Both calls fail only for a socket that is past them.
         let _ = rustix::net::shutdown(entry.socket.as_fd(), rustix::net::Shutdown::Both);

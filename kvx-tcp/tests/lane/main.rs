@@ -1,6 +1,7 @@
 //! The lane's promises, shown over loopback TCP with a scripted host on one side or both.
 #![allow(clippy::unwrap_used, clippy::panic, unreachable_pub)]
 
+mod attend;
 mod fences;
 mod fragments;
 mod frames;

@@ -28,7 +28,7 @@ use zerocopy::IntoBytes;
 pub const SENTINEL: u8 = 0xee;
 
 /// Nothing here takes this long; a test that waits so long has hung.
-const HUNG: Duration = Duration::from_secs(60);
+pub const HUNG: Duration = Duration::from_secs(60);
 
 pub const PAGE: usize = 4096;
 
