@@ -3,7 +3,6 @@
 //! The parent starts a process for each rank, tells them where to find each other, and compares the
 //! digests that each makes of its own memory. It touches no KV cache itself.
 
-mod clock;
 mod content;
 mod decode;
 mod memory;

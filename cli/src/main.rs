@@ -1,9 +1,15 @@
-//! The `kvx` command: what a person types to see, and soon to measure and check, the engine.
+//! The `kvx` command: what a person types to see, to measure and soon to check the engine.
 //!
 //! It holds no transfer logic; every byte moves through the `kvx` library.
 #![forbid(unsafe_code)]
 
+mod arguments;
+mod available;
+mod bench;
+mod clock;
 mod demo;
+mod numbers;
+mod text;
 
 use std::fmt::Display;
 use std::io::{IsTerminal, Write};
@@ -24,6 +30,7 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Bench(bench::Options),
     Demo(demo::Options),
     /// One process of a demo, started by `kvx demo`.
     #[command(hide = true)]
@@ -37,6 +44,7 @@ fn main() -> ExitCode {
         return ExitCode::from(2);
     }
     match command {
+        Command::Bench(options) => bench::run(&options),
         Command::Demo(options) => demo::run(&options),
         Command::DemoWorker(arguments) => demo::work(&arguments),
     }

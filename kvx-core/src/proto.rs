@@ -18,10 +18,12 @@
 //! Memory is never touched here. What may be touched is said in leases ([`crate::region::Gate`])
 //! that lanes hold while they do.
 
+mod answers;
 mod auth;
 mod book;
 mod budget;
 mod clock;
+mod deadlines;
 mod grants;
 mod handshake;
 mod id_set;
@@ -33,10 +35,12 @@ mod peer;
 mod remote;
 mod rooms;
 mod stream;
+mod turns;
 
 pub use auth::{Auth, AuthKey, SessionSecret};
 pub use book::{Incoming, Known, Verdict, admit, keeps};
 pub use clock::ClockSample;
+pub use deadlines::Deadlines;
 pub use grants::{GrantPlan, GrantReceived};
 pub use handshake::{
     Dialer, Established, LaneDialer, LaneListener, Listener, ListenerReply, LocalIdentity,

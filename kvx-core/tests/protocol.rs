@@ -5,9 +5,12 @@
 mod protocol {
     mod control;
     mod credit;
+    mod grants;
+    mod handshake;
     mod lanes;
     mod notifications;
     mod one_sided;
+    mod reads;
     mod refusals;
     mod scene;
     mod sessions;

@@ -3,11 +3,11 @@
 use std::thread;
 use std::time::Duration;
 
-use crate::content::POISON;
-use crate::random::{Random, from_env};
-use crate::relay::{Fault, Kind, Relay, Way};
-use crate::session::{LONG, Session, prefill};
-use crate::worker::Worker;
+use kvx_workers::content::POISON;
+use kvx_workers::random::{Random, from_env};
+use kvx_workers::relay::{Fault, Kind, Relay, Way};
+use kvx_workers::session::{LONG, Session, prefill};
+use kvx_workers::worker::Worker;
 
 /// Bytes of the one-sided transfers.
 const LEN: u64 = 2 << 20;

@@ -2,10 +2,10 @@
 //! nothing is read from it any more, the transfer fails with its cause on both sides, and the
 //! engines go on.
 
-use crate::line::{Failure, Line};
-use crate::random::Random;
-use crate::session::{LONG, Session, prefill};
-use crate::worker::Worker;
+use kvx_workers::line::{Failure, Line};
+use kvx_workers::random::Random;
+use kvx_workers::session::{LONG, Session, prefill};
+use kvx_workers::worker::Worker;
 
 const LARGE: u64 = 32 << 20;
 /// What the memory is filled with once it is fenced.

@@ -2,12 +2,12 @@
 
 use std::thread;
 
-use crate::content::POISON;
-use crate::line::Failure;
-use crate::random::{Random, from_env};
-use crate::service::MOMENTS;
-use crate::session::{Session, prefill};
-use crate::worker::Worker;
+use kvx_workers::content::POISON;
+use kvx_workers::line::Failure;
+use kvx_workers::random::{Random, from_env};
+use kvx_workers::service::MOMENTS;
+use kvx_workers::session::{Session, prefill};
+use kvx_workers::worker::Worker;
 
 /// Pairs of survivors that work at the same time.
 const PAIRS: u64 = 4;

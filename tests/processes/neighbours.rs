@@ -1,9 +1,9 @@
 //! A stopped peer and a silent one cost a healthy one nothing.
 
-use crate::random::Random;
-use crate::relay::{Fault, Kind, Relay, Way};
-use crate::session::{LONG, Session, prefill};
-use crate::worker::Worker;
+use kvx_workers::random::Random;
+use kvx_workers::relay::{Fault, Kind, Relay, Way};
+use kvx_workers::session::{LONG, Session, prefill};
+use kvx_workers::worker::Worker;
 
 const LARGE: u64 = 32 << 20;
 

@@ -1,10 +1,10 @@
 //! A process that dies and comes back under its name and at its address is a new peer.
 
-use crate::content::POISON;
-use crate::line::Failure;
-use crate::random::Random;
-use crate::session::{LONG, Session, prefill};
-use crate::worker::Worker;
+use kvx_workers::content::POISON;
+use kvx_workers::line::Failure;
+use kvx_workers::random::Random;
+use kvx_workers::session::{LONG, Session, prefill};
+use kvx_workers::worker::Worker;
 
 const LARGE: u64 = 32 << 20;
 

@@ -4,12 +4,12 @@
 use std::thread;
 use std::time::Duration;
 
-use crate::content::POISON;
-use crate::line::Failure;
-use crate::random::Random;
-use crate::relay::{Fault, Kind, Relay, Way};
-use crate::session::{LAYER_BYTES, LONG, Session, prefill};
-use crate::worker::{Worker, watch_from_outside};
+use kvx_workers::content::POISON;
+use kvx_workers::line::Failure;
+use kvx_workers::random::Random;
+use kvx_workers::relay::{Fault, Kind, Relay, Way};
+use kvx_workers::session::{LAYER_BYTES, LONG, Session, prefill};
+use kvx_workers::worker::{Worker, watch_from_outside};
 
 /// The deadline of what is interrupted, in milliseconds.
 const SHORT: u64 = 1000;

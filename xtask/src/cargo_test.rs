@@ -14,7 +14,7 @@ use std::thread;
 use std::time::Duration;
 
 use crate::report::Suite;
-use crate::test::{cargo, workspace_root};
+use crate::test::{cargo, target_directory};
 
 /// Runs all tests: one suite for each test binary.
 pub(crate) fn run() -> Vec<Suite> {
@@ -185,10 +185,7 @@ struct SkipLog {
 
 impl SkipLog {
     fn create() -> io::Result<Self> {
-        let directory = match std::env::var_os("CARGO_TARGET_DIR") {
-            Some(directory) => workspace_root().join(directory),
-            None => workspace_root().join("target"),
-        };
+        let directory = target_directory();
         fs::create_dir_all(&directory)?;
         let path = directory.join("xtask-skipped.log");
         fs::write(&path, "")?;

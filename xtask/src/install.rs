@@ -14,22 +14,32 @@ const NETWORK_TOOLS: [(&str, &str); 2] = [("ip", "iproute2"), ("nft", "nftables"
 pub(crate) fn network_tools() -> Suite {
     let mut suite = Suite::new("tools");
     for (tool, package) in NETWORK_TOOLS {
-        if is_installed(tool) {
-            continue;
-        }
-        println!("== tools: installing {package} for {tool}");
-        match install(package) {
-            Ok(()) if is_installed(tool) => {}
-            Ok(()) => suite.skip(package, "installed, but the tool does not start"),
-            Err(reason) => suite.skip(package, &reason),
+        if let Err(reason) = provide(tool, package) {
+            suite.skip(package, &reason);
         }
     }
     suite
 }
 
+/// Sees that a tool is there: installs its package where it is not.
+///
+/// # Errors
+/// Why it cannot be had.
+pub(crate) fn provide(tool: &str, package: &str) -> Result<(), String> {
+    if is_installed(tool) {
+        return Ok(());
+    }
+    println!("== tools: installing {package} for {tool}");
+    install(package)?;
+    if is_installed(tool) {
+        return Ok(());
+    }
+    Err(format!("{package} is installed, but {tool} does not start"))
+}
+
 fn is_installed(tool: &str) -> bool {
     let mut version = Command::new(tool);
-    // `ip -V` and `nft -v`; either takes the other's for an error, but starts.
+    // `ip -V`, `nft -v`, `valgrind --version`, ...: each takes another's for an error, but starts.
     version.arg("-V").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     version.status().is_ok()
 }

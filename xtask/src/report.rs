@@ -44,6 +44,11 @@ impl Suite {
         self.skipped.iter().any(|named| named.test == test)
     }
 
+    /// Whether a test of this name failed.
+    pub(crate) fn has_failed(&self, test: &str) -> bool {
+        self.failed.iter().any(|named| named.test == test)
+    }
+
     /// How many failed.
     pub(crate) fn failures(&self) -> usize {
         self.failed.len()

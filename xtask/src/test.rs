@@ -29,6 +29,7 @@ pub(crate) fn run(arguments: &[OsString]) -> ExitCode {
     report.add(documentation());
     report.extend(cargo_test::run());
     report.add(demo());
+    report.add(benchmarks());
     report.add(instructions::short());
     report.add(fuzz::short());
     report.add(mutations::short());
@@ -48,6 +49,12 @@ pub(crate) fn cargo(arguments: &[&str]) -> Command {
 pub(crate) fn workspace_root() -> PathBuf {
     let package = Path::new(env!("CARGO_MANIFEST_DIR"));
     package.parent().unwrap_or(package).to_owned()
+}
+
+/// The directory that cargo builds in.
+pub(crate) fn target_directory() -> PathBuf {
+    let chosen = std::env::var_os("CARGO_TARGET_DIR").unwrap_or_else(|| "target".into());
+    workspace_root().join(chosen)
 }
 
 /// One check by a cargo component that not every toolchain has.
@@ -78,6 +85,19 @@ fn demo() -> Suite {
         |arguments: &[&str]| cargo(&[&["run", "--release", "--", "demo"], arguments].concat());
     expect_exit(&mut suite, "moves 256 tokens, digests equal", demo(&["--tokens", "256"]), 0);
     expect_exit(&mut suite, "refuses a bad option", demo(&["--tokens", "none"]), 2);
+    suite
+}
+
+/// Every benchmark once, unoptimised: that it runs, not how fast. The registry of 100,000 regions
+/// alone takes minutes to fill so, and is left out.
+fn benchmarks() -> Suite {
+    let mut suite = Suite::new("benchmarks");
+    let filters =
+        [("codec", ""), ("plan", ""), ("registry", "/10{0,3}$"), ("post", ""), ("transfer", "")];
+    for (bench, filter) in filters {
+        let run = cargo(&["test", "--quiet", "--bench", bench, "--", filter]);
+        expect_exit(&mut suite, bench, run, 0);
+    }
     suite
 }
 

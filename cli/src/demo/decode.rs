@@ -7,13 +7,14 @@ use std::time::Duration;
 use kvx::error::PeerName;
 use kvx::{Engine, Peer, Receiver};
 
+use super::content;
 use super::memory::{Blocks, Memory};
 use super::messages::{Received, Report};
 use super::options::{Corrupt, Options};
 use super::prefill::session;
 use super::role::{Role, rank_key};
 use super::worker::{Parent, Problem, engine, tell};
-use super::{clock, content};
+use crate::{clock, numbers};
 
 /// How long a directory waits for a rank that is not there yet.
 const RANK_APPEARS: Duration = Duration::from_secs(30);
@@ -59,7 +60,7 @@ pub(super) fn run(parent: &mut Parent, options: &Options, rank: u32) -> Result<(
 
 /// The blocks that each prompt gets, and those that are left.
 fn place_prompts(options: &Options, of: u32) -> (Vec<Blocks>, Vec<u32>) {
-    let mut ids = content::scattered(!options.seed, of, of);
+    let mut ids = numbers::scattered(!options.seed, of, of);
     let spare = ids.split_off((options.blocks() * options.prefill) as usize);
     let prompts = ids.chunks(options.blocks() as usize);
     let prompts = prompts.map(|ids| Blocks { ids: ids.to_vec(), tokens: options.tokens });

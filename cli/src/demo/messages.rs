@@ -15,7 +15,7 @@ pub(super) enum Order {
     Go,
 }
 
-/// To the parent. Times are those of [`super::clock::now`].
+/// To the parent. Times are those of [`crate::clock::now`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Report {
     /// The engine that holds this instance's directory listens here.

@@ -2,7 +2,6 @@
 //! to the processes.
 
 use std::ffi::OsString;
-use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::num::NonZeroU16;
 use std::time::Duration;
@@ -15,17 +14,13 @@ use kvx::error::Invalid;
 use kvx::layout::{Attention, Layout, MAX_BLOCK_TOKENS, Placement, Preset};
 use kvx::transport::TransportKind;
 
-use super::report::bytes_text;
-
-/// The transports of the engine, by name.
-const TRANSPORTS: [&str; 1] = ["tcp"];
+use crate::arguments::{lanes, transport};
+use crate::available::available_memory;
+use crate::text::bytes_text;
 
 /// Layers may not come more slowly: an engine takes a peer of which nothing arrives for 10 s for
 /// dead.
 const SLOWEST_PACE: Duration = Duration::from_secs(2);
-
-/// Lanes between two engines at most, as [`Config::lanes`] says.
-const MAX_LANES: u16 = 64;
 
 /// What a process needs beside its KV pools, roughly.
 const OVERHEAD: u64 = 32 << 20;
@@ -262,19 +257,9 @@ fn model() -> impl TypedValueParser<Value = Preset> {
     names.try_map(|name| name.parse::<Preset>())
 }
 
-fn transport() -> impl TypedValueParser<Value = TransportKind> {
-    let names = PossibleValuesParser::new(TRANSPORTS);
-    names.try_map(|name| name.parse::<TransportKind>())
-}
-
 fn tokens(text: &str) -> Result<u32, String> {
     let tokens = text.parse().ok().filter(|tokens| *tokens > 0);
     tokens.ok_or_else(|| "expected a number of at least 1".to_owned())
-}
-
-fn lanes(text: &str) -> Result<NonZeroU16, String> {
-    let lanes = text.parse().ok().filter(|lanes| (1..=MAX_LANES).contains(lanes));
-    lanes.and_then(NonZeroU16::new).ok_or_else(|| format!("expected 1 to {MAX_LANES}"))
 }
 
 fn pace(text: &str) -> Result<Duration, String> {
@@ -282,15 +267,6 @@ fn pace(text: &str) -> Result<Duration, String> {
     let pace = seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
     pace.filter(|pace| *pace <= SLOWEST_PACE)
         .ok_or_else(|| format!("expected 0 to {} milliseconds", SLOWEST_PACE.as_millis()))
-}
-
-/// What the machine can free without swapping. A control group's tighter limit is seen by the
-/// engines, which refuse to allocate beyond it.
-fn available_memory() -> Option<u64> {
-    let text = fs::read_to_string("/proc/meminfo").ok()?;
-    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
-    let kib: u64 = line.trim().strip_suffix(" kB")?.trim().parse().ok()?;
-    kib.checked_mul(1024)
 }
 
 #[cfg(test)]

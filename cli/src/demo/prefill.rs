@@ -6,13 +6,13 @@ use std::time::Duration;
 
 use kvx::{Cause, Engine, Peer, Room, Sender, SessionKey, Transfer};
 
-use super::clock;
 use super::content::{self, Place};
 use super::memory::{Blocks, Memory};
 use super::messages::{Report, Sent};
 use super::options::Options;
 use super::role::{Role, rank_key};
 use super::worker::{Parent, Problem, engine, tell};
+use crate::{clock, numbers};
 
 pub(super) fn run(
     parent: &mut Parent,
@@ -26,7 +26,7 @@ pub(super) fn run(
     let layout = options.prefill_layout(rank)?;
     // All ranks of an instance keep a prompt in the same blocks, as their schedulers do.
     let ids =
-        content::scattered(options.seed ^ u64::from(instance), options.blocks(), layout.blocks);
+        numbers::scattered(options.seed ^ u64::from(instance), options.blocks(), layout.blocks);
     let blocks = Blocks { ids, tokens: options.tokens };
     let memory = Memory::allocate(&engine, layout)?;
     tell(&Report::Ready);

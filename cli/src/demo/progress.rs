@@ -8,9 +8,9 @@ use std::time::Duration;
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
 use super::options::Options;
-use super::report::bytes_text;
 use super::role::Role;
 use super::workers::Workers;
+use crate::text::bytes_text;
 
 /// Without a terminal, so many lines tell of the layers.
 const LINES: u32 = 4;

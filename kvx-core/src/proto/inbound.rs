@@ -1,35 +1,32 @@
-//! The peer's transfers: which of its frames may touch this engine's memory.
+//! The peer's WRITEs: which of its frames may touch this engine's memory. Its READs are
+//! [`answers`](super::answers)'.
 //!
 //! Every WRITE frame is checked against live regions, rights, slots and, in sessions, the grant,
 //! before a byte lands (promise 3). What was finished, cancelled or refused stays so: later frames
 //! of it are refused (promise 2).
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::task::Waker;
 
 use crate::error::{Refusal, Resource, Violation};
 use crate::id::{GrantId, TransferId};
 use crate::proto::budget::Budget;
-use crate::proto::grants::Grants;
+use crate::proto::grants::GivenGrants;
 use crate::proto::id_set::IdSet;
-use crate::region::{Gate, Region, Rights, Slots};
+use crate::region::{Gate, Rights, Slots};
 use crate::time::Time;
-use crate::transport::{AnswerFrame, Landing, LocalSpan};
-use crate::wire::{FrameFlags, FrameHeader, FrameKind, READ_CREDIT, WireSpan};
+use crate::transport::Landing;
+use crate::wire::{FrameHeader, WireSpan};
 
 /// What one open transfer costs at least, for the budget.
-const TRANSFER_COST: u64 = 256;
-/// What one interval of landed runs costs.
-const INTERVAL_COST: u64 = 16;
-/// What one span of a READ request costs.
-const SPAN_COST: u64 = 16;
+pub(super) const TRANSFER_COST: u64 = 256;
 /// Refused transfers whose initiator has not answered with `Cancel`, at most: it does so at once.
 const MAX_REFUSED: usize = 65_536;
 /// Gaps in the counting of ended transfers, at most: a transfer open for long leaves one.
 const MAX_GAPS: usize = 65_536;
 
-/// All transfers of one peer.
+/// All WRITEs of one peer.
 #[derive(Debug)]
 pub(crate) struct Inbound {
     writes: BTreeMap<TransferId, Write>,
@@ -38,13 +35,6 @@ pub(crate) struct Inbound {
     /// Those among them that were refused and not yet cancelled: until its `Cancel`, messages that
     /// speak of a transfer may still come.
     fenced: BTreeSet<TransferId>,
-    /// READ requests to be answered, those of each READ in order of arrival; never an empty list.
-    answers: BTreeMap<TransferId, VecDeque<AnswerFrame>>,
-    /// The READs in `answers`, each once: they take turns frame by frame, so that a small one does
-    /// not wait for a large one's end.
-    turns: VecDeque<TransferId>,
-    /// Spans in `answers`.
-    answer_spans: u32,
     /// Cancelled transfers whose last lease has not left yet.
     fencing: Vec<(TransferId, Arc<Gate>)>,
 }
@@ -53,7 +43,7 @@ pub(crate) struct Inbound {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Allowed<'a> {
     pub(crate) slots: &'a Slots,
-    pub(crate) grants: &'a Grants,
+    pub(crate) grants: &'a GivenGrants,
 }
 
 /// A WRITE of which runs have come.
@@ -92,9 +82,6 @@ impl Inbound {
             writes: BTreeMap::new(),
             ended: IdSet::new(MAX_GAPS),
             fenced: BTreeSet::new(),
-            answers: BTreeMap::new(),
-            turns: VecDeque::new(),
-            answer_spans: 0,
             fencing: Vec::new(),
         }
     }
@@ -146,14 +133,14 @@ impl Inbound {
         let Some(write) = self.writes.get_mut(&header.transfer) else {
             return Err(Refusal::Fenced);
         };
-        let before = write.landed.intervals().len();
+        let before = write.landed.intervals();
         write
             .landed
             .insert(u64::from(header.first_run), u64::from(header.runs))
             .map_err(|_| Refusal::Busy)?;
-        let grown = write.landed.intervals().len().saturating_sub(before) as u64;
-        budget.charge(grown * INTERVAL_COST).map_err(|_| Refusal::Busy)?;
-        write.charged += grown * INTERVAL_COST;
+        let grown = write.landed.intervals().saturating_sub(before) as u64;
+        budget.charge(grown * IdSet::BYTES_EACH).map_err(|_| Refusal::Busy)?;
+        write.charged += grown * IdSet::BYTES_EACH;
         if write.landed.count() < u64::from(write.total_runs) {
             return Ok(None);
         }
@@ -186,10 +173,6 @@ impl Inbound {
         budget: &mut Budget,
         waker: &Waker,
     ) -> Result<bool, Resource> {
-        if transfer.is_read() {
-            self.drop_answers(transfer, budget);
-            return Ok(true);
-        }
         self.fenced.remove(&transfer);
         let Some(gate) = self.close(transfer, budget)? else { return Ok(true) };
         if gate.is_drained() {
@@ -220,104 +203,20 @@ impl Inbound {
         }
     }
 
-    /// Takes a READ request in.
-    pub(crate) fn request(
-        &mut self,
-        now: Time,
-        header: &FrameHeader,
-        table: &[WireSpan],
-        slots: &Slots,
-        budget: &mut Budget,
-    ) -> Result<(), Refusal> {
-        if now >= header.expiry {
-            return Err(Refusal::Expired);
-        }
-        // Requests of a cancelled READ may cross its `Cancel`, hence twice the credit.
-        if self.answer_spans.saturating_add(header.runs) > 2 * READ_CREDIT {
-            return Err(Refusal::Busy);
-        }
-        let mut landing = Landing::default();
-        let mut payload_len = 0u32;
-        for span in table {
-            place_span(span, Rights::REMOTE_READ, true, slots, &mut landing)?;
-            payload_len = payload_len.checked_add(span.len).ok_or(Refusal::OutOfBounds)?;
-        }
-        budget.charge(answer_cost(header.runs)).map_err(|_| Refusal::Busy)?;
-        self.answer_spans += header.runs;
-        self.answers_of(header.transfer).push_back(AnswerFrame {
-            header: FrameHeader {
-                kind: FrameKind::ReadData,
-                flags: FrameFlags::empty(),
-                payload_len,
-                grant: None,
-                expiry: Time::ZERO,
-                ..*header
-            },
-            regions: landing.regions,
-            spans: landing.spans,
-        });
-        Ok(())
-    }
-
-    /// The next answer to a READ request, or the READ that cannot be answered because a region
-    /// was deregistered meanwhile.
-    pub(crate) fn next_answer(
-        &mut self,
-        budget: &mut Budget,
-    ) -> Option<Result<AnswerFrame, TransferId>> {
-        let turn = self.turns.pop_front()?;
-        let mut waiting = self.answers.remove(&turn)?;
-        let answer = waiting.pop_front()?;
-        if !waiting.is_empty() {
-            self.answers.insert(turn, waiting);
-            self.turns.push_back(turn);
-        }
-        self.answer_spans -= answer.header.runs;
-        budget.release(answer_cost(answer.header.runs));
-        let transfer = answer.header.transfer;
-        if answer.regions.iter().all(|region| region.gate.is_open()) {
-            return Some(Ok(answer));
-        }
-        self.drop_answers(transfer, budget);
-        Some(Err(transfer))
-    }
-
-    /// An answer that was lost with its lane goes out again, first of its READ. Fails for one that
-    /// cannot be answered, because what was on lanes is beyond the bound on what is kept.
-    pub(crate) fn answer_again(
-        &mut self,
-        answer: AnswerFrame,
-        budget: &mut Budget,
-    ) -> Result<(), TransferId> {
-        budget.charge(answer_cost(answer.header.runs)).map_err(|_| answer.header.transfer)?;
-        self.answer_spans += answer.header.runs;
-        self.answers_of(answer.header.transfer).push_front(answer);
-        Ok(())
-    }
-
-    pub(crate) fn has_answers(&self) -> bool {
-        !self.answers.is_empty()
-    }
-
     /// Ends everything: the peer is gone. Returns the gates, closed.
     pub(crate) fn close_all(&mut self, budget: &mut Budget) {
         for write in std::mem::take(&mut self.writes).into_values() {
             write.gate.close();
             budget.release(write.charged);
         }
-        for answer in std::mem::take(&mut self.answers).into_values().flatten() {
-            budget.release(answer_cost(answer.header.runs));
-        }
         *self = Self::new();
     }
 
     /// What is kept for the peer's transfers that have not ended.
-    pub(crate) fn residue(&self) -> [(&'static str, u64); 5] {
+    pub(crate) fn residue(&self) -> [(&'static str, u64); 3] {
         [
             ("WRITEs of the peer", self.writes.len() as u64),
             ("refused WRITEs of the peer", self.fenced.len() as u64),
-            ("READs to be answered", self.answers.len() as u64),
-            ("spans of answers to READs", u64::from(self.answer_spans)),
             ("WRITEs being fenced", self.fencing.len() as u64),
         ]
     }
@@ -353,22 +252,6 @@ impl Inbound {
         self.ended.insert(transfer.0, 1)?;
         Ok(gate)
     }
-
-    /// The answers to one READ, which gets its turn.
-    fn answers_of(&mut self, transfer: TransferId) -> &mut VecDeque<AnswerFrame> {
-        self.answers.entry(transfer).or_insert_with(|| {
-            self.turns.push_back(transfer);
-            VecDeque::new()
-        })
-    }
-
-    fn drop_answers(&mut self, transfer: TransferId, budget: &mut Budget) {
-        for answer in self.answers.remove(&transfer).into_iter().flatten() {
-            budget.release(answer_cost(answer.header.runs));
-            self.answer_spans -= answer.header.runs;
-        }
-        self.turns.retain(|turn| *turn != transfer);
-    }
 }
 
 /// Checks the places of a WRITE frame, and lists them.
@@ -383,7 +266,7 @@ fn place(
             .iter()
             .try_for_each(|span| place_span(span, Rights::REMOTE_WRITE, true, slots, landing));
     };
-    let grant = grants.given(grant).ok_or(Refusal::NotGranted)?;
+    let grant = grants.get(grant).ok_or(Refusal::NotGranted)?;
     for span in table {
         if !grant.covers(span) {
             return Err(Refusal::NotGranted);
@@ -394,12 +277,8 @@ fn place(
     Ok(())
 }
 
-fn answer_cost(runs: u32) -> u64 {
-    TRANSFER_COST + u64::from(runs) * SPAN_COST
-}
-
 /// Checks one span and lists it.
-fn place_span(
+pub(super) fn place_span(
     span: &WireSpan,
     rights: Rights,
     one_sided: bool,
@@ -408,19 +287,8 @@ fn place_span(
 ) -> Result<(), Refusal> {
     let region = slots.resolve(span.slot, one_sided)?;
     region.check(rights, span.offset, u64::from(span.len))?;
-    let index = index_of(region, &mut landing.regions);
-    landing.spans.push(LocalSpan { region: index, len: span.len, offset: span.offset });
+    landing.push(region, span.offset, span.len);
     Ok(())
-}
-
-/// The region's index in the list, which it joins if it is new. Plans are sorted by region, so
-/// that the last one is nearly always it.
-fn index_of(region: &Arc<Region>, regions: &mut Vec<Arc<Region>>) -> u32 {
-    let known = regions.iter().rposition(|known| Arc::ptr_eq(known, region));
-    known.unwrap_or_else(|| {
-        regions.push(Arc::clone(region));
-        regions.len() - 1
-    }) as u32
 }
 
 impl From<Resource> for Violation {
@@ -450,6 +318,6 @@ mod tests {
             }
         }
         assert!(inbound.residue().iter().all(|(_, count)| *count == 0));
-        assert_eq!(inbound.ended.intervals().len(), 1);
+        assert_eq!(inbound.ended.intervals(), 1);
     }
 }

@@ -10,7 +10,7 @@ use std::ops::Range;
 
 use crate::error::Violation;
 use crate::id::{LaneId, Slot, TransferId};
-use crate::transport::AnswerFrame;
+use crate::proto::answers::Answer;
 use crate::wire::FrameHeader;
 
 /// Frames handed to a lane and not acknowledged, at most. A bound on memory, not on speed: at
@@ -54,7 +54,7 @@ pub(crate) enum Sent {
     /// A request for runs of an own READ.
     Request(TransferId, Range<u32>),
     /// The answer to a peer's request, kept whole so that it can be sent again.
-    Answer(AnswerFrame),
+    Answer(Answer),
     /// A frame that was refused: dealt with when the refusal came.
     Void,
 }

@@ -1,9 +1,11 @@
 //! Own transfers: posted here, carried out by lanes, each ending in exactly one terminal state.
 //!
-//! It decides which runs go out next and knows which have landed. It does not know lanes (their
+//! It decides whose runs go out next and knows which have landed. It does not know lanes (their
 //! ledger reports frames as landed, lost or refused) nor the control stream.
 
-use std::collections::{BTreeMap, VecDeque};
+mod transfer;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,12 +14,14 @@ use crate::error::{Cause, Fence, Refusal, Resource, Violation};
 use crate::id::{GrantId, RegionId, TransferId};
 use crate::plan::Plan;
 use crate::proto::clock::PeerClock;
-use crate::proto::id_set::IdSet;
+use crate::proto::deadlines::Deadlines;
 use crate::proto::lanes::SlotColumn;
+use crate::proto::turns::Turns;
 use crate::region::{Gate, Region};
 use crate::time::Time;
-use crate::transport::{Landing, LocalSpan, PlannedFrame};
-use crate::wire::{FrameFlags, FrameHeader, FrameKind, MAX_FRAME_SPANS, READ_CREDIT};
+use crate::transport::{Landing, PlannedFrame};
+use crate::wire::{FrameHeader, MAX_FRAME_SPANS, READ_CREDIT};
+use transfer::Transfer;
 
 /// Transfers open at once, a peer.
 const MAX_OPEN: usize = 65_536;
@@ -68,8 +72,15 @@ pub struct TransferReport {
 #[derive(Debug)]
 pub(crate) struct Outbound {
     open: BTreeMap<TransferId, Transfer>,
-    /// Transfers that have runs to hand out, in turn. May name ended ones.
-    ready: VecDeque<TransferId>,
+    /// The same by grant, for those under one.
+    by_grant: BTreeSet<(GrantId, TransferId)>,
+    /// Not later than each one's deadline, which moves on with every run that lands.
+    deadlines: Deadlines<TransferId>,
+    /// WRITEs and READs that have runs to hand out. The two take turns as well: a request carries no
+    /// bytes, and waits for no WRITE's end.
+    writes: Turns,
+    reads: Turns,
+    read_next: bool,
     /// The last id of each kind; READs count apart, with the top bit set.
     last_write: u64,
     last_read: u64,
@@ -78,38 +89,6 @@ pub(crate) struct Outbound {
     read_spans: u32,
     /// Ended READs whose spans still count: released by `Fenced`.
     lingering: BTreeMap<TransferId, u32>,
-    /// Whether a READ waits for credit.
-    starved: bool,
-    /// Not later than any open transfer's deadline.
-    next_check: Time,
-}
-
-#[derive(Debug)]
-struct Transfer {
-    op: TransferOp,
-    plan: Arc<Plan>,
-    local: Arc<[Arc<Region>]>,
-    /// Known once the peer has opened all regions.
-    slots: Option<SlotColumn>,
-    grant: Option<GrantId>,
-    /// Runs to hand out, in order. Those on lanes are in neither list.
-    pending: VecDeque<Range<u32>>,
-    /// Runs that have landed; for a READ, in own memory.
-    landed: IdSet,
-    /// READ: runs asked for and not yet answered.
-    asked: u32,
-    /// READ: bytes land only while it is open.
-    gate: Arc<Gate>,
-    /// Whether any frame was handed to a lane.
-    touched: bool,
-    /// Set once the user has asked: nothing is handed out any more.
-    cancelling: bool,
-    limits: Deadline,
-    /// Without progress the transfer fails here; never after `total`.
-    deadline: Time,
-    total: Time,
-    /// Whether it stands in `ready`.
-    queued: bool,
 }
 
 /// A transfer that has reached its terminal state.
@@ -148,13 +127,15 @@ impl Outbound {
     pub(crate) fn new() -> Self {
         Self {
             open: BTreeMap::new(),
-            ready: VecDeque::new(),
+            by_grant: BTreeSet::new(),
+            deadlines: Deadlines::new(),
+            writes: Turns::default(),
+            reads: Turns::default(),
+            read_next: false,
             last_write: 0,
             last_read: TransferId::READ,
             read_spans: 0,
             lingering: BTreeMap::new(),
-            starved: false,
-            next_check: Time::NEVER,
         }
     }
 
@@ -169,31 +150,11 @@ impl Outbound {
         };
         *last += 1;
         let id = TransferId(*last);
-        let total = new.limits.total.map_or(Time::NEVER, |total| now + total);
-        let runs = new.plan.len() as u32;
-        let transfer = Transfer {
-            op: new.op,
-            plan: new.plan,
-            local: new.local,
-            slots: new.slots,
-            grant: new.grant,
-            pending: std::iter::once(0..runs).collect(),
-            landed: IdSet::new(usize::MAX),
-            asked: 0,
-            gate: Arc::new(Gate::new()),
-            touched: false,
-            cancelling: false,
-            limits: new.limits,
-            deadline: (now + new.limits.progress).min(total),
-            total,
-            queued: false,
-        };
-        self.next_check = self.next_check.min(transfer.deadline);
-        let has_slots = transfer.slots.is_some();
+        let transfer = Transfer::new(now, new);
+        self.deadlines.insert(transfer.looked_at, id);
+        self.by_grant.extend(transfer.grant.map(|grant| (grant, id)));
         self.open.insert(id, transfer);
-        if has_slots {
-            self.enqueue(id);
-        }
+        self.enqueue(id);
         Ok(id)
     }
 
@@ -213,9 +174,9 @@ impl Outbound {
         self.open.is_empty()
     }
 
-    /// Whether [`Self::next_frame`] may have something.
+    /// Whether [`Self::next_frame`] has something.
     pub(crate) fn has_ready(&self) -> bool {
-        !self.ready.is_empty()
+        !self.writes.is_empty() || (!self.reads.is_empty() && self.read_credit() > 0)
     }
 
     /// The next frame of the transfer whose turn it is: transfers take turns frame by frame, so
@@ -226,35 +187,30 @@ impl Outbound {
         clock: &PeerClock,
         frame_bytes: u32,
     ) -> Option<(TransferId, Range<u32>, PlannedFrame)> {
-        for _ in 0..self.ready.len() {
-            let id = self.ready.pop_front()?;
-            let credit = READ_CREDIT.saturating_sub(self.read_spans);
-            let Some(transfer) = self.open.get_mut(&id) else { continue };
-            transfer.queued = false;
-            let max_runs = match transfer.op {
-                TransferOp::Write => MAX_FRAME_SPANS as u32,
-                TransferOp::Read => credit.min(MAX_FRAME_SPANS as u32),
-            };
-            let frame = transfer.take_frame(id, now, clock, frame_bytes, max_runs);
-            if frame.is_some() && transfer.op == TransferOp::Read {
-                let runs = frame.as_ref().map_or(0, |(_, frame)| frame.header.runs);
-                transfer.asked += runs;
-                self.read_spans += runs;
-            }
-            self.enqueue(id);
-            if let Some((runs, frame)) = frame {
-                return Some((id, runs, frame));
-            }
+        self.read_next = !self.read_next;
+        let credit = self.read_credit();
+        let request = |reads: &mut Turns| (credit > 0).then(|| reads.next()).flatten();
+        let id = if self.read_next {
+            request(&mut self.reads).or_else(|| self.writes.next())
+        } else {
+            self.writes.next().or_else(|| request(&mut self.reads))
+        }?;
+        let transfer = self.open.get_mut(&id)?;
+        transfer.turn = None;
+        let max_runs = MAX_FRAME_SPANS as u32;
+        let max_runs = if id.is_read() { max_runs.min(credit) } else { max_runs };
+        let (runs, frame) = transfer.take_frame(id, now, clock, frame_bytes, max_runs)?;
+        if id.is_read() {
+            transfer.asked += frame.header.runs;
+            self.read_spans += frame.header.runs;
         }
-        None
+        self.enqueue(id);
+        Some((id, runs, frame))
     }
 
     /// Frames of a WRITE have landed at the peer.
     pub(crate) fn landed(&mut self, now: Time, id: TransferId, runs: Range<u32>) -> Option<Ended> {
-        let transfer = self.open.get_mut(&id)?;
-        // An unbounded set never refuses.
-        let _ = transfer.landed.insert(u64::from(runs.start), runs.len() as u64);
-        transfer.progress(now);
+        self.open.get_mut(&id)?.land(now, runs);
         self.end_if_complete(id)
     }
 
@@ -300,6 +256,22 @@ impl Outbound {
         self.end(id, Err(Cause::Refused(refusal)))
     }
 
+    /// The owner had accepted the request for these runs, and did not come to answer it in time.
+    pub(crate) fn expired(
+        &mut self,
+        now: Time,
+        id: TransferId,
+        runs: Range<u32>,
+    ) -> Result<Option<Ended>, Violation> {
+        let Some(transfer) = self.open.get(&id) else { return Ok(None) };
+        let total = transfer.plan.len() as u32;
+        if !id.is_read() || runs.end > total || transfer.asked < runs.len() as u32 {
+            let why = "no READ has asked for these runs";
+            return Err(Violation::Unexpected { message: "ReadExpired", why });
+        }
+        Ok(self.refused(now, id, runs, Refusal::Expired))
+    }
+
     /// Fails one transfer.
     pub(crate) fn fail(&mut self, id: TransferId, cause: Cause) -> Option<Ended> {
         self.end(id, Err(cause))
@@ -321,13 +293,13 @@ impl Outbound {
 
     /// Fails the transfers under a grant.
     pub(crate) fn fail_grant(&mut self, grant: GrantId, cause: &Cause) -> Vec<Ended> {
-        let under = |transfer: &Transfer| transfer.grant == Some(grant);
-        let ids: Vec<TransferId> =
-            self.open.iter().filter(|(_, transfer)| under(transfer)).map(|(id, _)| *id).collect();
+        let under = (grant, TransferId(0))..=(grant, TransferId(u64::MAX));
+        let ids: Vec<TransferId> = self.by_grant.range(under).map(|(_, id)| *id).collect();
         ids.into_iter().filter_map(|id| self.end(id, Err(cause.clone()))).collect()
     }
 
-    /// Fails the transfers that use a local region which is to be deregistered.
+    /// Fails the transfers that use a local region which is to be deregistered. Looks at all of
+    /// them: deregistering is rare.
     pub(crate) fn fail_region(&mut self, region: RegionId) -> Vec<Ended> {
         let uses = |transfer: &Transfer| transfer.local.iter().any(|local| local.id == region);
         let ids: Vec<TransferId> =
@@ -346,6 +318,9 @@ impl Outbound {
         }
         let first = !std::mem::replace(&mut transfer.cancelling, true);
         transfer.pending.clear();
+        if let Some(turn) = transfer.turn.take() {
+            self.writes.leave(turn);
+        }
         (None, first)
     }
 
@@ -353,7 +328,6 @@ impl Outbound {
     pub(crate) fn fenced(&mut self, id: TransferId) -> Option<Ended> {
         if let Some(spans) = self.lingering.remove(&id) {
             self.read_spans -= spans;
-            self.requeue_reads();
         }
         let transfer = self.open.get(&id)?;
         let outcome = Err(Cause::Cancelled(Fence::Fenced));
@@ -368,95 +342,51 @@ impl Outbound {
         landing: &mut Landing,
     ) -> Result<Option<()>, Violation> {
         let Some(transfer) = self.open.get(&header.transfer) else { return Ok(None) };
-        let runs = header.first_run..header.first_run + header.runs;
-        let total = transfer.plan.len() as u32;
-        if transfer.op != TransferOp::Read || header.total_runs != total || runs.end > total {
-            return Err(Violation::Unexpected {
-                message: "READ data",
-                why: "no READ has these runs",
-            });
-        }
-        if transfer.landed.contains_range(u64::from(runs.start), u64::from(header.runs)) {
-            return Ok(None);
-        }
-        let mut bytes = 0u64;
-        let mut index_of: Vec<(u32, u32)> = Vec::new();
-        for index in runs {
-            let run = transfer.plan.run(index as usize);
-            bytes += u64::from(run.len);
-            let region = match index_of.iter().rev().find(|(local, _)| *local == run.local) {
-                Some(&(_, region)) => region,
-                None => {
-                    let region = landing.regions.len() as u32;
-                    landing.regions.push(Arc::clone(&transfer.local[run.local as usize]));
-                    index_of.push((run.local, region));
-                    region
-                }
-            };
-            landing.spans.push(LocalSpan { region, len: run.len, offset: run.local_offset });
-        }
-        if bytes != u64::from(header.payload_len) {
-            return Err(Violation::Unexpected {
-                message: "READ data",
-                why: "its length is not its runs'",
-            });
-        }
-        landing.gates.push(Arc::clone(&transfer.gate));
-        // The gate closes when the transfer ends, by its deadline at the latest; the expiry holds
-        // even while nobody runs the timers.
-        landing.expiry = transfer.deadline;
-        Ok(Some(()))
+        transfer.place(header, landing)
     }
 
     /// READ data has landed in own memory.
     pub(crate) fn received(&mut self, now: Time, header: &FrameHeader) -> Option<Ended> {
         let id = header.transfer;
-        let transfer = self.open.get_mut(&id)?;
-        let inserted = transfer.landed.insert(u64::from(header.first_run), u64::from(header.runs));
-        transfer.progress(now);
-        self.forget_asked(id, inserted.unwrap_or(0) as u32);
-        self.requeue_reads();
+        let runs = header.first_run..header.first_run + header.runs;
+        let new = self.open.get_mut(&id)?.land(now, runs);
+        self.forget_asked(id, new as u32);
         self.end_if_complete(id)
     }
 
     /// Ends the transfers whose deadline has come.
     pub(crate) fn handle_timeout(&mut self, now: Time) -> Vec<Ended> {
-        if now < self.next_check {
-            return Vec::new();
+        let mut ended = Vec::new();
+        while let Some(id) = self.deadlines.pop(now) {
+            let Some(transfer) = self.open.get_mut(&id) else { continue };
+            if transfer.deadline <= now {
+                let cause = transfer.deadline_cause();
+                ended.extend(self.end(id, Err(cause)));
+            } else {
+                transfer.looked_at = transfer.deadline;
+                self.deadlines.insert(transfer.deadline, id);
+            }
         }
-        let late: Vec<(TransferId, Cause)> = self
-            .open
-            .iter()
-            .filter(|(_, transfer)| transfer.deadline <= now)
-            .map(|(id, transfer)| (*id, transfer.deadline_cause()))
-            .collect();
-        let ended = late.into_iter().filter_map(|(id, cause)| self.end(id, Err(cause))).collect();
-        self.next_check =
-            self.open.values().map(|transfer| transfer.deadline).min().unwrap_or(Time::NEVER);
         ended
     }
 
     /// When [`Self::handle_timeout`] is due.
     pub(crate) fn next_timeout(&self) -> Time {
-        self.next_check
+        self.deadlines.next()
     }
 
     /// What is kept for transfers that have not ended, or whose spans are not given back.
-    pub(crate) fn residue(&self) -> [(&'static str, u64); 3] {
+    pub(crate) fn residue(&self) -> [(&'static str, u64); 4] {
         [
             ("own transfers", self.open.len() as u64),
+            ("turns of own transfers", (self.writes.len() + self.reads.len()) as u64),
             ("spans of own READs", u64::from(self.read_spans)),
             ("ended READs", self.lingering.len() as u64),
         ]
     }
 
     fn end_if_complete(&mut self, id: TransferId) -> Option<Ended> {
-        let transfer = self.open.get(&id)?;
-        if transfer.landed.count() < transfer.plan.len() as u64 {
-            return None;
-        }
-        let report =
-            TransferReport { bytes: transfer.plan.bytes(), runs: transfer.plan.len() as u32 };
+        let report = self.open.get(&id)?.report()?;
         self.end(id, Ok(report))
     }
 
@@ -464,6 +394,13 @@ impl Outbound {
     fn end(&mut self, id: TransferId, outcome: Result<TransferReport, Cause>) -> Option<Ended> {
         let transfer = self.open.remove(&id)?;
         transfer.gate.close();
+        self.deadlines.remove(transfer.looked_at, id);
+        if let Some(grant) = transfer.grant {
+            self.by_grant.remove(&(grant, id));
+        }
+        if let Some(turn) = transfer.turn {
+            self.turns_of(id).leave(turn);
+        }
         // Of a WRITE the peer hears in any case: it counts them, and a notification or layers may
         // wait for it there. A cancelled one it was told of before.
         let known = transfer.touched || transfer.op == TransferOp::Write;
@@ -484,122 +421,29 @@ impl Outbound {
         })
     }
 
+    /// A transfer that has runs to hand out waits for its turn.
     fn enqueue(&mut self, id: TransferId) {
         let Some(transfer) = self.open.get_mut(&id) else { return };
-        if transfer.slots.is_none() || transfer.pending.is_empty() || transfer.queued {
+        if transfer.slots.is_none() || transfer.pending.is_empty() || transfer.turn.is_some() {
             return;
         }
-        if transfer.op == TransferOp::Read && self.read_spans >= READ_CREDIT {
-            self.starved = true;
-            return;
-        }
-        transfer.queued = true;
-        self.ready.push_back(id);
+        let turns = if id.is_read() { &mut self.reads } else { &mut self.writes };
+        transfer.turn = Some(turns.join(id));
     }
 
-    /// Credit came back: READs that waited for it go on.
-    fn requeue_reads(&mut self) {
-        if !std::mem::take(&mut self.starved) {
-            return;
-        }
-        let waiting = |transfer: &Transfer| {
-            transfer.op == TransferOp::Read && !transfer.queued && !transfer.pending.is_empty()
-        };
-        let ids: Vec<TransferId> = self
-            .open
-            .range(TransferId(TransferId::READ)..)
-            .filter(|(_, transfer)| waiting(transfer))
-            .map(|(id, _)| *id)
-            .collect();
-        ids.into_iter().for_each(|id| self.enqueue(id));
+    fn turns_of(&mut self, id: TransferId) -> &mut Turns {
+        if id.is_read() { &mut self.reads } else { &mut self.writes }
+    }
+
+    /// READ spans that may be asked for now.
+    fn read_credit(&self) -> u32 {
+        READ_CREDIT.saturating_sub(self.read_spans)
     }
 
     fn forget_asked(&mut self, id: TransferId, runs: u32) {
-        let asked = match self.open.get_mut(&id) {
-            Some(transfer) if transfer.op == TransferOp::Read => &mut transfer.asked,
-            _ => return,
-        };
-        let runs = runs.min(*asked);
-        *asked -= runs;
+        let Some(transfer) = self.open.get_mut(&id).filter(|_| id.is_read()) else { return };
+        let runs = runs.min(transfer.asked);
+        transfer.asked -= runs;
         self.read_spans -= runs;
-    }
-}
-
-impl Transfer {
-    fn progress(&mut self, now: Time) {
-        if !self.cancelling {
-            self.deadline = (now + self.limits.progress).min(self.total);
-        }
-    }
-
-    fn deadline_cause(&self) -> Cause {
-        if self.cancelling {
-            return Cause::Cancelled(Fence::Unfenced);
-        }
-        let total = self.deadline >= self.total;
-        let after = match self.limits.total {
-            Some(limit) if total => limit,
-            _ => self.limits.progress,
-        };
-        Cause::Deadline { after, total }
-    }
-
-    /// Cuts the next frame off the pending runs.
-    fn take_frame(
-        &mut self,
-        id: TransferId,
-        now: Time,
-        clock: &PeerClock,
-        frame_bytes: u32,
-        max_runs: u32,
-    ) -> Option<(Range<u32>, PlannedFrame)> {
-        let slots = Arc::clone(self.slots.as_ref()?);
-        let front = self.pending.front_mut()?;
-        let first = front.start;
-        let mut bytes = 0u32;
-        let mut end = first;
-        while end < front.end && end - first < max_runs {
-            let len = self.plan.run(end as usize).len;
-            if end > first && bytes.saturating_add(len) > frame_bytes {
-                break;
-            }
-            bytes += len;
-            end += 1;
-        }
-        if end == first {
-            return None;
-        }
-        front.start = end;
-        if front.start == front.end {
-            self.pending.pop_front();
-        }
-        self.touched = true;
-        let kind = match self.op {
-            TransferOp::Write => FrameKind::Write,
-            TransferOp::Read => FrameKind::ReadRequest,
-        };
-        let header = FrameHeader {
-            kind,
-            flags: FrameFlags::empty(),
-            payload_len: if kind == FrameKind::Write { bytes } else { 0 },
-            transfer: id,
-            grant: self.grant,
-            expiry: clock.no_later_than(self.deadline, now),
-            first_run: first,
-            runs: end - first,
-            total_runs: self.plan.len() as u32,
-            table_crc: 0,
-            payload_crc: 0,
-            digest: 0,
-            processed: 0,
-            refused: 0,
-        };
-        let frame = PlannedFrame {
-            header,
-            plan: Arc::clone(&self.plan),
-            local: Arc::clone(&self.local),
-            slots,
-        };
-        Some((first..end, frame))
     }
 }

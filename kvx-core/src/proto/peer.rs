@@ -20,9 +20,10 @@ use bytes::Bytes;
 use crate::error::{Cause, HandshakeError, Refusal, Side, Violation};
 use crate::id::{Association, EngineId, GrantId, Incarnation, LaneId, SessionKey};
 use crate::plan::Plan;
+use crate::proto::answers::Answers;
 use crate::proto::budget::Budget;
 use crate::proto::clock::PeerClock;
-use crate::proto::grants::Grants;
+use crate::proto::grants::{GivenGrants, GotGrants};
 use crate::proto::handshake::Established;
 use crate::proto::inbound::Inbound;
 use crate::proto::lanes::{Lanes, Sent};
@@ -117,11 +118,14 @@ pub struct Peer {
     opener: LaneOpener,
     outbound: Outbound,
     inbound: Inbound,
+    answers: Answers,
     slots: Slots,
     remote: RemoteRegions,
     notify_sender: NotifySender,
     notify_receiver: NotifyReceiver,
-    grants: Grants,
+    /// Grants given to the peer, and got from it.
+    given: GivenGrants,
+    got: GotGrants,
     budget: Budget,
     /// Whether an answer or an own transfer is next on a lane: they take turns.
     answer_next: bool,
@@ -183,10 +187,12 @@ impl Peer {
             opener: LaneOpener::new(),
             outbound: Outbound::new(),
             inbound: Inbound::new(),
+            answers: Answers::default(),
             slots: Slots::new(),
             remote: RemoteRegions::default(),
-            notify_sender: NotifySender::new(),
-            grants: Grants::new(own),
+            notify_sender: NotifySender::default(),
+            given: GivenGrants::new(own),
+            got: GotGrants::default(),
             answer_next: false,
             events: VecDeque::new(),
             dead: None,
@@ -334,7 +340,8 @@ impl Peer {
         ];
         all.extend(self.outbound.residue());
         all.extend(self.inbound.residue());
-        all.extend(self.grants.residue());
+        all.extend(self.answers.residue());
+        all.extend([self.given.residue(), self.got.residue()]);
         all.retain(|(_, count)| *count > 0);
         all
     }
@@ -367,7 +374,7 @@ impl Peer {
                     self.outbound.lost(transfer, runs);
                 }
                 Sent::Answer(answer) => {
-                    if let Err(transfer) = self.inbound.answer_again(answer, &mut self.budget) {
+                    if let Err(transfer) = self.answers.again(answer, &mut self.budget) {
                         let refusal = Refusal::Busy;
                         self.stream.send(Message::ReadFailed { transfer, refusal });
                     }
@@ -387,23 +394,16 @@ impl Peer {
                 self.stream.send(Message::Cancel { transfer });
             }
             if op == TransferOp::Write {
-                let mut settled = Vec::new();
-                let failure = outcome.as_ref().err();
-                self.notify_sender.transfer_ended(
-                    transfer,
-                    &mut self.stream,
-                    failure,
-                    deadline,
-                    &mut settled,
-                );
-                self.notify_sender.settle(&self.stream, &mut settled);
+                let (failure, stream) = (outcome.as_ref().err(), &mut self.stream);
+                let settled =
+                    self.notify_sender.transfer_ended(transfer, stream, failure, deadline);
                 self.settle_notifications(settled);
             }
             self.events.push_back(Event::TransferEnded { transfer, outcome, fence: gate });
         }
     }
 
-    fn settle_notifications(&mut self, settled: Vec<Settled>) {
+    fn settle_notifications(&mut self, settled: impl IntoIterator<Item = Settled>) {
         let event = |Settled { id, delivery, with }| Event::NotificationSettled(id, delivery, with);
         self.events.extend(settled.into_iter().map(event));
     }
@@ -420,16 +420,16 @@ impl Peer {
     fn forget_everything(&mut self, cause: &Cause) {
         let ended = self.outbound.restart(cause);
         self.transfers_ended(ended);
-        let mut settled = Vec::new();
-        self.notify_sender.fail_all(&mut self.stream, cause, &mut settled);
+        let settled = self.notify_sender.fail_all(&mut self.stream, cause);
         self.settle_notifications(settled);
-        for (grant, session) in self.grants.revoke_all() {
+        for (grant, session) in self.given.revoke_all(&mut self.budget) {
             self.session_over(Side::Receiver, session, Some(grant), cause);
         }
-        for (grant, session) in self.grants.forget_all(&mut self.budget) {
+        for (grant, session) in self.got.forget_all(&mut self.budget) {
             self.session_over(Side::Sender, session, Some(grant), cause);
         }
         self.inbound.close_all(&mut self.budget);
+        self.answers.forget_all(&mut self.budget);
         self.notify_receiver.restart(&mut self.budget);
         self.remote.restart();
         self.slots = Slots::new();

@@ -1,6 +1,6 @@
 //! The peer's regions as this side knows them: their keys, and the slots that showing a key gave.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use crate::error::{Cause, Invalid, Refusal, Violation};
@@ -16,7 +16,15 @@ pub(crate) struct RemoteRegions {
     /// Regions by slot, to find the one that a closed slot belonged to.
     by_slot: HashMap<Slot, RegionId>,
     /// Transfers that wait for slots.
-    waiting: Vec<(TransferId, Arc<[RegionId]>)>,
+    waiting: BTreeMap<TransferId, Waiting>,
+}
+
+#[derive(Debug)]
+struct Waiting {
+    /// All regions of the transfer.
+    ids: Arc<[RegionId]>,
+    /// How many of them have no slot yet: those in whose `awaited_by` the transfer stands.
+    missing: usize,
 }
 
 #[derive(Debug)]
@@ -26,6 +34,8 @@ struct Remote {
     /// Questions that are not answered. More than one where another key was learned meanwhile: then
     /// only the last answer counts.
     asked: u32,
+    /// Transfers that wait for the answer. May name ended ones.
+    awaited_by: Vec<TransferId>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,10 +52,14 @@ pub(crate) type Settled = (TransferId, Result<SlotColumn, Refusal>);
 impl RemoteRegions {
     /// Learns a region's key. A key known before stays, with its slot, if it is the same.
     pub(crate) fn learn(&mut self, id: RegionId, key: RegionKey) {
-        let known = self.regions.get(&id);
-        if known.is_none_or(|remote| remote.key != key) {
-            let asked = known.map_or(0, |remote| remote.asked);
-            self.regions.insert(id, Remote { key, state: State::Known, asked });
+        let remote = self.regions.entry(id).or_insert_with(|| Remote {
+            key: key.clone(),
+            state: State::Known,
+            asked: 0,
+            awaited_by: Vec::new(),
+        });
+        if remote.key != key {
+            (remote.key, remote.state) = (key, State::Known);
         }
     }
 
@@ -81,7 +95,15 @@ impl RemoteRegions {
 
     /// Remembers a transfer that waits for these regions.
     pub(crate) fn wait(&mut self, transfer: TransferId, ids: Arc<[RegionId]>) {
-        self.waiting.push((transfer, ids));
+        let mut missing = 0;
+        for id in ids.iter() {
+            let remote = self.regions.get_mut(id);
+            if let Some(remote) = remote.filter(|remote| !matches!(remote.state, State::Open(_))) {
+                remote.awaited_by.push(transfer);
+                missing += 1;
+            }
+        }
+        self.waiting.insert(transfer, Waiting { ids, missing });
     }
 
     /// The number of transfers that wait.
@@ -91,6 +113,7 @@ impl RemoteRegions {
 
     /// The owner has answered.
     pub(crate) fn opened(&mut self, answers: &[RegionOpened]) -> Result<Vec<Settled>, Violation> {
+        let mut settled = Vec::new();
         for answer in answers {
             let remote = self.regions.get_mut(&answer.region);
             let Some(remote) = remote.filter(|remote| remote.asked > 0) else {
@@ -108,19 +131,22 @@ impl RemoteRegions {
                 }
                 Err(refusal) => State::Refused(refusal),
             };
+            self.settle(answer.region, &mut settled);
         }
-        Ok(self.settle())
+        Ok(settled)
     }
 
     /// The owner has deregistered these.
     pub(crate) fn closed(&mut self, slots: &[Slot]) -> Vec<Settled> {
+        let mut settled = Vec::new();
         for slot in slots {
-            let remote = self.by_slot.remove(slot).and_then(|id| self.regions.get_mut(&id));
-            if let Some(remote) = remote {
+            let Some(id) = self.by_slot.remove(slot) else { continue };
+            if let Some(remote) = self.regions.get_mut(&id) {
                 remote.state = State::Refused(Refusal::RegionClosed);
             }
+            self.settle(id, &mut settled);
         }
-        self.settle()
+        settled
     }
 
     /// The peer knows nothing of slots any more: keys must be shown anew.
@@ -129,22 +155,30 @@ impl RemoteRegions {
         self.waiting.clear();
         for remote in self.regions.values_mut() {
             (remote.state, remote.asked) = (State::Known, 0);
+            remote.awaited_by.clear();
         }
     }
 
-    fn settle(&mut self) -> Vec<Settled> {
-        let waiting = std::mem::take(&mut self.waiting);
-        let mut settled = Vec::new();
-        for (transfer, ids) in waiting {
-            match self.refusal(&ids) {
-                Some(refusal) => settled.push((transfer, Err(refusal))),
-                None => match self.column(&ids) {
-                    Some(column) => settled.push((transfer, Ok(column))),
-                    None => self.waiting.push((transfer, ids)),
-                },
+    /// It is known what becomes of a region: of those who waited for it, those settle that wait for
+    /// no other, and all that it is refused to.
+    fn settle(&mut self, region: RegionId, settled: &mut Vec<Settled>) {
+        let Some(remote) = self.regions.get_mut(&region) else { return };
+        let is_open = matches!(remote.state, State::Open(_));
+        for transfer in std::mem::take(&mut remote.awaited_by) {
+            let Some(waiting) = self.waiting.get_mut(&transfer) else { continue };
+            waiting.missing -= 1;
+            if is_open && waiting.missing > 0 {
+                continue;
+            }
+            let Some(Waiting { ids, .. }) = self.waiting.remove(&transfer) else { continue };
+            // One of its other regions may have been closed since it was opened.
+            let refused = self.refusal(&ids).map(Err);
+            match refused.or_else(|| self.column(&ids).map(Ok)) {
+                Some(outcome) => settled.push((transfer, outcome)),
+                // Another key was learned for one of them meanwhile.
+                None => self.wait(transfer, ids),
             }
         }
-        settled
     }
 
     fn refusal(&self, ids: &[RegionId]) -> Option<Refusal> {

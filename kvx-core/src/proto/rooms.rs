@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::error::Resource;
 use crate::id::SessionKey;
+use crate::proto::deadlines::Deadlines;
 use crate::time::Time;
 
 /// Grants that wait for their Sender, and Senders that wait for their grant. `G` is what the
@@ -13,6 +14,8 @@ use crate::time::Time;
 #[derive(Debug)]
 pub struct Rooms<G, S> {
     early: HashMap<SessionKey, (Time, G)>,
+    /// When each of them has waited long enough.
+    deadlines: Deadlines<SessionKey>,
     senders: HashMap<SessionKey, S>,
     limit: usize,
     patience: Duration,
@@ -32,7 +35,13 @@ pub enum Claim<G> {
 impl<G, S: Clone> Rooms<G, S> {
     /// No rooms; at most `limit` early grants, each kept for `patience`.
     pub fn new(limit: usize, patience: Duration) -> Self {
-        Self { early: HashMap::new(), senders: HashMap::new(), limit, patience }
+        Self {
+            early: HashMap::new(),
+            deadlines: Deadlines::new(),
+            senders: HashMap::new(),
+            limit,
+            patience,
+        }
     }
 
     /// A Sender appears.
@@ -41,10 +50,7 @@ impl<G, S: Clone> Rooms<G, S> {
             return Claim::Taken;
         }
         self.senders.insert(session, sender);
-        match self.early.remove(&session) {
-            Some((_, grant)) => Claim::Granted(grant),
-            None => Claim::Waiting,
-        }
+        self.withdraw(&session).map_or(Claim::Waiting, Claim::Granted)
     }
 
     /// A grant comes: returns its Sender, or keeps the grant for it.
@@ -63,7 +69,9 @@ impl<G, S: Clone> Rooms<G, S> {
         if self.early.len() >= self.limit || self.early.contains_key(&session) {
             return Err((Resource::Sessions, grant));
         }
-        self.early.insert(session, (now + self.patience, grant));
+        let deadline = now + self.patience;
+        self.deadlines.insert(deadline, session);
+        self.early.insert(session, (deadline, grant));
         Ok(None)
     }
 
@@ -84,25 +92,23 @@ impl<G, S: Clone> Rooms<G, S> {
 
     /// An early grant is taken back by its receiver.
     pub fn withdraw(&mut self, session: &SessionKey) -> Option<G> {
-        self.early.remove(session).map(|(_, grant)| grant)
+        let (deadline, grant) = self.early.remove(session)?;
+        self.deadlines.remove(deadline, *session);
+        Some(grant)
     }
 
     /// The early grants whose Sender did not come in time.
     pub fn handle_timeout(&mut self, now: Time) -> Vec<(SessionKey, G)> {
-        let late: Vec<SessionKey> = self
-            .early
-            .iter()
-            .filter(|(_, (deadline, _))| *deadline <= now)
-            .map(|(session, _)| *session)
-            .collect();
-        late.into_iter()
-            .filter_map(|session| Some((session, self.early.remove(&session)?.1)))
-            .collect()
+        let mut late = Vec::new();
+        while let Some(session) = self.deadlines.pop(now) {
+            late.extend(self.early.remove(&session).map(|(_, grant)| (session, grant)));
+        }
+        late
     }
 
     /// When [`Self::handle_timeout`] is due.
     pub fn next_timeout(&self) -> Time {
-        self.early.values().map(|(deadline, _)| *deadline).min().unwrap_or(Time::NEVER)
+        self.deadlines.next()
     }
 }
 

@@ -10,16 +10,19 @@ use crate::wire::message::{MESSAGE_HEADER_LEN, Message, MessageHeader};
 /// Both directions of the control stream.
 #[derive(Debug, Default)]
 pub(crate) struct ControlStream {
-    /// Sequenced messages that the peer has not acknowledged, oldest first. Those below
-    /// `retained.len() - unsent` were written to the present connection.
-    retained: VecDeque<Retained>,
+    /// Sequenced messages that the peer has not acknowledged, oldest first: numbers
+    /// `acknowledged + 1 ..= last_queued`. Those below `retained.len() - unsent` were written to the
+    /// present connection.
+    retained: VecDeque<Message>,
     /// How many at the end of `retained` still have to be written to the present connection.
     unsent: usize,
     /// Messages outside the sequence for the present connection.
     urgent: VecDeque<Message>,
-    /// The number of the last sequenced message queued; `retained` ends with it.
+    /// The number of the last sequenced message queued.
     last_queued: u64,
-    /// The number up to which the peer has acknowledged; `retained` begins after it.
+    /// The number of the last one that was written to any connection, so that the peer may have it.
+    last_written: u64,
+    /// The number up to which the peer has acknowledged: `acknowledged <= last_written`.
     acknowledged: u64,
     /// The number of the last sequenced message from the peer.
     received: u64,
@@ -27,14 +30,6 @@ pub(crate) struct ControlStream {
     told: u64,
     /// Whether the peer's Resume has come on this connection: nothing sequenced goes out before.
     resumed: bool,
-}
-
-#[derive(Debug)]
-struct Retained {
-    sequence: u64,
-    message: Message,
-    /// Whether it was ever written to a connection, so that the peer may have it.
-    written: bool,
 }
 
 /// What became of a message that was taken back.
@@ -81,29 +76,28 @@ impl ControlStream {
             return 0;
         }
         self.last_queued += 1;
-        let sequence = self.last_queued;
-        self.retained.push_back(Retained { sequence, message, written: false });
+        self.retained.push_back(message);
         self.unsent += 1;
-        sequence
+        self.last_queued
     }
 
     /// What is known of the message of this number.
     pub(crate) fn fate(&self, sequence: u64) -> Fate {
         if sequence <= self.acknowledged {
-            return Fate::Acknowledged;
-        }
-        match self.retained.get((sequence - self.acknowledged - 1) as usize) {
-            Some(entry) if !entry.written => Fate::Unsent,
-            _ => Fate::Unknown,
+            Fate::Acknowledged
+        } else if sequence <= self.last_written {
+            Fate::Unknown
+        } else {
+            Fate::Unsent
         }
     }
 
     /// Empties a message that was not written yet. Its number stays in the sequence.
     pub(crate) fn retract(&mut self, sequence: u64) {
+        debug_assert!(sequence > self.last_written);
         let index = sequence.checked_sub(self.acknowledged + 1).map(|index| index as usize);
-        if let Some(entry) = index.and_then(|index| self.retained.get_mut(index)) {
-            debug_assert!(!entry.written);
-            entry.message = Message::SlotsClosed(Vec::new());
+        if let Some(message) = index.and_then(|index| self.retained.get_mut(index)) {
+            *message = Message::SlotsClosed(Vec::new());
         }
     }
 
@@ -125,32 +119,32 @@ impl ControlStream {
     /// The next bytes for the connection.
     pub(crate) fn poll(&mut self) -> Option<Result<Vec<u8>, WireError>> {
         if let Some(message) = self.urgent.pop_front() {
-            return Some(self.encode(&message, 0));
+            // Until the peer's Resume has come it may be another peer than the one that was heard.
+            let known = self.resumed || matches!(message, Message::Resume { .. });
+            let acknowledged = if known { self.received } else { 0 };
+            self.told = self.told.max(acknowledged);
+            return Some(encode(&message, 0, acknowledged));
         }
-        if !self.resumed {
+        if !self.resumed || (self.unsent == 0 && self.received <= self.told) {
             return None;
         }
-        if self.unsent > 0 {
-            let index = self.retained.len() - self.unsent;
-            self.unsent -= 1;
-            let entry = &mut self.retained[index];
-            entry.written = true;
-            let (sequence, message) = (entry.sequence, entry.message.clone());
-            return Some(self.encode(&message, sequence));
+        self.told = self.received;
+        if self.unsent == 0 {
+            return Some(encode(&Message::Acknowledge, 0, self.received));
         }
-        if self.received > self.told {
-            return Some(self.encode(&Message::Acknowledge, 0));
-        }
-        None
+        let index = self.retained.len() - self.unsent;
+        let sequence = self.acknowledged + 1 + index as u64;
+        self.unsent -= 1;
+        self.last_written = self.last_written.max(sequence);
+        Some(encode(&self.retained[index], sequence, self.received))
     }
 
     /// Takes an incoming header in: its acknowledgement, and its place in the sequence. Says
     /// whether the message is to be dealt with (`false`: it was dealt with before).
     pub(crate) fn receive(&mut self, header: &MessageHeader) -> Result<bool, Violation> {
-        let written = self.retained.iter().rev().find(|entry| entry.written);
-        let sent = written.map_or(self.acknowledged, |entry| entry.sequence);
-        if header.acknowledged > sent {
-            return Err(Violation::Acknowledged { sent, got: header.acknowledged });
+        if header.acknowledged > self.last_written {
+            let (sent, got) = (self.last_written, header.acknowledged);
+            return Err(Violation::Acknowledged { sent, got });
         }
         while self.acknowledged < header.acknowledged {
             self.retained.pop_front();
@@ -173,21 +167,13 @@ impl ControlStream {
         self.received = header.sequence;
         Ok(true)
     }
+}
 
-    fn encode(&mut self, message: &Message, sequence: u64) -> Result<Vec<u8>, WireError> {
-        let mut bytes = vec![0; MESSAGE_HEADER_LEN];
-        message.encode_body(&mut bytes)?;
-        // Until the peer's Resume has come it may be another peer than the one that was heard.
-        let known = self.resumed || matches!(message, Message::Resume { .. });
-        let acknowledged = if known { self.received } else { 0 };
-        let header = MessageHeader {
-            body_len: (bytes.len() - MESSAGE_HEADER_LEN) as u32,
-            kind: message.kind(),
-            sequence,
-            acknowledged,
-        };
-        bytes[..MESSAGE_HEADER_LEN].copy_from_slice(&header.encode());
-        self.told = self.told.max(acknowledged);
-        Ok(bytes)
-    }
+fn encode(message: &Message, sequence: u64, acknowledged: u64) -> Result<Vec<u8>, WireError> {
+    let mut bytes = vec![0; MESSAGE_HEADER_LEN];
+    message.encode_body(&mut bytes)?;
+    let body_len = (bytes.len() - MESSAGE_HEADER_LEN) as u32;
+    let header = MessageHeader { body_len, kind: message.kind(), sequence, acknowledged };
+    bytes[..MESSAGE_HEADER_LEN].copy_from_slice(&header.encode());
+    Ok(bytes)
 }

@@ -42,6 +42,15 @@ impl Random {
         std::array::from_fn(|_| self.bits() as u8)
     }
 
+    /// The numbers below `count`, each once, in random order.
+    pub fn order(&mut self, count: usize) -> Vec<u32> {
+        let mut numbers: Vec<u32> = (0..count as u32).collect();
+        for last in (1..count).rev() {
+            numbers.swap(last, self.index(last + 1));
+        }
+        numbers
+    }
+
     /// A generator of its own, so that what one part draws does not change what others draw.
     pub fn fork(&mut self) -> Self {
         Self(self.bits())
@@ -67,5 +76,13 @@ mod tests {
             assert!((5..9).contains(&random.within(5..9)));
             assert!(random.index(3) < 3);
         }
+    }
+
+    #[test]
+    fn an_order_has_every_number_once() {
+        let mut order = Random::new(7).order(100);
+        assert!(!order.is_sorted());
+        order.sort_unstable();
+        assert_eq!(order, (0..100).collect::<Vec<u32>>());
     }
 }

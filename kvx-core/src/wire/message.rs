@@ -195,6 +195,16 @@ pub enum Message {
         /// The engine; `None`: the rank has not appeared.
         entry: Option<DirectoryEntry>,
     },
+    /// The owner did not come to answer a READ request, which it had accepted, before its expiry:
+    /// it will not. The reader may ask again.
+    ReadExpired {
+        /// The reader's transfer.
+        transfer: TransferId,
+        /// The first of the request's runs.
+        first: u32,
+        /// The number of its runs.
+        count: u32,
+    },
 }
 
 impl Message {
@@ -224,6 +234,7 @@ impl Message {
             Self::DirectoryPut { .. } => 31,
             Self::DirectoryGet { .. } => 32,
             Self::DirectoryAnswer { .. } => 33,
+            Self::ReadExpired { .. } => 34,
         }
     }
 
@@ -261,6 +272,7 @@ impl Message {
             31 => "DirectoryPut",
             32 => "DirectoryGet",
             33 => "DirectoryAnswer",
+            34 => "ReadExpired",
             _ => return None,
         })
     }

@@ -1,11 +1,14 @@
 //! Lanes that break: nothing is sent again before the other side has retired the lane, and nothing
 //! that has landed is sent again at all (promise 6).
 
-use kvx_core::error::{LaneError, Violation};
-use kvx_core::id::LaneId;
-use kvx_core::proto::Event;
-use kvx_core::wire::FrameHeader;
-use kvx_core::wire::message::Message;
+use std::time::Duration;
+
+use kvx_core::error::{HandshakeError, LaneError, Refusal, Violation};
+use kvx_core::id::{Association, LaneId, Slot, TransferId};
+use kvx_core::proto::{Event, Peer};
+use kvx_core::transport::{Admission, Landing};
+use kvx_core::wire::message::{Message, MessageHeader};
+use kvx_core::wire::{FrameHeader, FrameRuns, WireSpan};
 
 use super::scene::{SECOND, scene};
 
@@ -128,6 +131,9 @@ fn a_lane_must_name_both_associations() {
     assert!(peer.check_lane(theirs, ours, lane).is_ok());
     assert!(peer.check_lane(ours, theirs, lane).is_err());
     assert!(peer.check_lane(theirs, theirs, lane).is_err());
+    assert!(peer.check_lane(theirs, Association(99), lane).is_err());
+    assert!(peer.check_lane(Association(99), ours, lane).is_err());
+    assert!(peer.check_lane(theirs, ours, LaneId(lane.0 + 1)).is_err(), "a name of this side's");
 }
 
 #[test]
@@ -229,4 +235,98 @@ fn a_source_that_is_deregistered_inside_a_frame_ends_the_lane_not_the_peer() {
     assert!(events.iter().any(lost), "{events:?}");
     assert!(scene.pair.sides[0].peer.cause_of_death().is_none());
     assert_eq!(scene.pair.sides[1].peer.residue(), []);
+}
+
+#[test]
+fn a_lane_that_has_ended_here_or_never_opened_admits_nothing() {
+    let mut scene = scene();
+    let region = scene.remote.id;
+    scene.pair.sides[0].peer.open_remote_regions(&[region]).unwrap();
+    scene.pair.settle();
+    let runs = FrameRuns { first: 0, count: 1, total: 1 };
+    let header = FrameHeader::write(TransferId(1), None, scene.pair.now + SECOND, runs, 16);
+    let span = WireSpan { slot: Slot(0), len: 16, offset: 0 };
+    let (now, lane) = (scene.pair.now, scene.pair.lanes(1)[0]);
+    let mut landing = Landing::default();
+    let owner = &mut scene.pair.sides[1].peer;
+    owner.handle_lane_closed(now, lane, LaneError::Closed);
+    for lane in [lane, LaneId(lane.0 + 100)] {
+        let admission = owner.handle_frame(now, lane, &header, &[span], &mut landing).unwrap();
+        assert_eq!(admission, Admission::Discard);
+        assert!(landing.spans.is_empty());
+    }
+    let retired = Message::LaneRetired { lane, processed: 0 };
+    assert!(scene.pair.messages(0).contains(&retired), "nothing was dealt with");
+}
+
+#[test]
+fn refusing_a_frame_twice_ends_the_peer() {
+    let mut scene = scene();
+    let transfer = scene.write();
+    scene.pair.settle_control();
+    let lane = scene.pair.lanes(0)[0];
+    scene.pair.transmit(0, lane);
+    let refusal = Refusal::Expired;
+    let refused = Message::Refused { lane, frame: 0, transfer, refusal };
+    for sequence in 2..4 {
+        scene.pair.inject(0, sequence, 0, &refused);
+        scene.pair.deliver(0);
+    }
+    assert!(matches!(scene.pair.sides[0].violation, Some(Violation::Unexpected { .. })));
+}
+
+#[test]
+fn retiring_a_lane_twice_ends_the_peer() {
+    let mut scene = scene();
+    let (now, lane) = (scene.pair.now, scene.pair.lanes(0)[0]);
+    let mut body = Vec::new();
+    Message::LaneRetired { lane, processed: 0 }.encode_body(&mut body).unwrap();
+    let header = |sequence| MessageHeader {
+        body_len: body.len() as u32,
+        kind: 19,
+        sequence,
+        acknowledged: 0,
+    };
+    let peer = &mut scene.pair.sides[0].peer;
+    peer.handle_message(now, &header(1), body.clone().into()).unwrap();
+    let again = peer.handle_message(now, &header(2), body.clone().into());
+    assert!(matches!(again, Err(Violation::Unexpected { message: "LaneRetired", .. })));
+}
+
+#[test]
+fn after_a_failure_lanes_are_dialed_again_only_later() {
+    let mut scene = scene();
+    scene.pair.sides[0].hold_lanes = true;
+    let lane = scene.pair.lanes(0)[0];
+    scene.pair.cut(lane, 1, 0);
+    let mut pause = Duration::ZERO;
+    for _ in 0..5 {
+        let wanted = std::mem::take(&mut scene.pair.sides[0].wanted);
+        assert_eq!(wanted.len(), 1);
+        let now = scene.pair.now;
+        let peer = &mut scene.pair.sides[0].peer;
+        peer.handle_lane_failed(now, wanted[0]);
+        peer.handle_timeout(now);
+        assert!(!peer.has_events(), "not at once");
+        let next = peer.next_timeout().saturating_since(now);
+        assert!(next > pause, "later each time");
+        pause = next;
+        scene.pair.elapse(next);
+    }
+}
+
+#[test]
+fn a_pair_has_so_many_lanes_and_no_more() {
+    let mut scene = scene();
+    let first = scene.pair.lanes(1)[0].0;
+    let (ours, theirs) = scene.pair.sides[1].peer.associations().unwrap();
+    let open = |peer: &mut Peer, number: u32| {
+        let lane = LaneId(first + 100 + 2 * number);
+        peer.check_lane(theirs, ours, lane).map(|()| peer.handle_lane_opened(lane).unwrap())
+    };
+    let peer = &mut scene.pair.sides[1].peer;
+    for number in 2..64 {
+        assert_eq!(open(peer, number), Ok(()));
+    }
+    assert_eq!(open(peer, 64), Err(HandshakeError::Busy));
 }

@@ -3,9 +3,11 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use kvx_core::error::Cause;
+use kvx_core::error::{Cause, Resource, Violation};
+use kvx_core::id::TransferId;
+use kvx_core::wire::message::Message;
 
-use super::scene::{fates, scene, scene_with, told};
+use super::scene::{fates, say, scene, scene_with, told};
 
 #[test]
 fn a_notification_waits_for_the_data_it_speaks_of() {
@@ -153,4 +155,48 @@ fn a_notification_above_the_bound_is_invalid() {
     let now = scene.pair.now;
     let refused = scene.pair.sides[0].peer.notify(now, Bytes::from(vec![0; (16 << 20) + 1]));
     assert!(matches!(refused, Err(Cause::Invalid(_))));
+}
+
+#[test]
+fn a_refused_writes_notification_is_dropped_when_it_comes_later() {
+    let mut scene = scene();
+    scene.write();
+    scene.pair.settle();
+    scene.ends();
+    let region = scene.remote.id;
+    scene.pair.sides[1].registry.deregister(region).unwrap();
+    scene.write_and_tell("never");
+    // The slots are known: the data overtakes the notification, and is refused.
+    let lane = scene.pair.lanes(0)[0];
+    while scene.pair.transmit(0, lane) {}
+    while scene.pair.receive(1, lane) {}
+    scene.pair.settle();
+    assert!(told(&mut scene.pair, 1).is_empty());
+    scene.pair.settle();
+    for side in &scene.pair.sides {
+        assert_eq!(side.peer.residue(), [], "its credit is back");
+    }
+}
+
+#[test]
+fn parts_of_two_notifications_are_never_joined() {
+    let mut scene = scene();
+    let part = |after, more| Message::Notify { after, more, bytes: "part".into() };
+    let of = |transfer| Some(TransferId(transfer));
+    let violation = say(&mut scene.pair, 1, [part(of(1), true), part(of(2), false)]);
+    assert!(matches!(violation, Some(Violation::Unexpected { message: "Notify", .. })));
+}
+
+#[test]
+fn a_notification_that_has_no_end_ends_the_peer() {
+    let config = super::scene::config();
+    let mut scene =
+        scene_with(kvx_core::proto::PeerConfig { notification_window: 64 << 20, ..config });
+    let bytes = Bytes::from(vec![0; 512 << 10]);
+    let part = Message::Notify { after: None, more: true, bytes };
+    assert!(say(&mut scene.pair, 1, vec![part.clone(); 32]).is_none(), "as long as it may be");
+    scene.pair.inject(1, 33, 0, &part);
+    scene.pair.deliver(1);
+    let violation = scene.pair.sides[1].violation.take();
+    assert!(matches!(violation, Some(Violation::Overrun(Resource::NotificationCredit))));
 }

@@ -200,3 +200,15 @@ fn deregistering_a_source_fails_the_transfers_that_use_it() {
     scene.pair.settle();
     assert!(!scene.pair.sides[0].peer.has_outstanding());
 }
+
+#[test]
+fn nothing_more_of_a_cancelled_write_is_sent() {
+    let mut scene = scene();
+    let transfer = scene.write();
+    scene.pair.settle_control();
+    let lane = scene.pair.lanes(0)[0];
+    assert!(scene.pair.transmit(0, lane), "one frame of four");
+    scene.pair.sides[0].peer.cancel(transfer);
+    assert!(!scene.pair.transmit(0, lane));
+    assert!(!scene.pair.sides[0].peer.has_frames());
+}

@@ -2,16 +2,16 @@
 
 use std::sync::Arc;
 
-use kvx_core::error::Refusal;
+use kvx_core::error::{Refusal, Violation};
 use kvx_core::id::{GrantId, RegionId, Slot, TransferId};
 use kvx_core::proto::{Post, Target, TransferOp};
 use kvx_core::region::{RegionKey, Rights};
 use kvx_core::time::Time;
-use kvx_core::transport::{Admission, Landing};
-use kvx_core::wire::message::Message;
-use kvx_core::wire::{FrameHeader, FrameRuns, WireSpan};
+use kvx_core::transport::{Admission, Landing, OutFrame};
+use kvx_core::wire::message::{Message, RegionOpened};
+use kvx_core::wire::{FrameFlags, FrameHeader, FrameRuns, WireSpan};
 
-use super::scene::{Scene, scene};
+use super::scene::{Scene, finish, present, refusal, say, scene};
 
 /// What the owner answers to a WRITE frame of one span, made by hand.
 fn answer(header: FrameHeader, span: WireSpan, scene: &mut Scene) -> Result<(), Refusal> {
@@ -102,6 +102,83 @@ fn what_was_refused_once_stays_refused() {
     let frame = header(&scene, 100, None);
     assert_eq!(answer(frame, span(Slot(7), 0), &mut scene), Err(Refusal::UnknownSlot));
     assert_eq!(answer(frame, span(slot, 0), &mut scene), Err(Refusal::Fenced));
+}
+
+#[test]
+fn the_whole_table_is_checked_before_a_byte_lands() {
+    for (slot, offset, expected) in [
+        (Slot(0), 4088, Refusal::OutOfBounds),
+        (Slot(0), u64::MAX - 8, Refusal::OutOfBounds),
+        (Slot(7), 0, Refusal::UnknownSlot),
+    ] {
+        let mut scene = scene();
+        let good = span(open(&mut scene), 0);
+        let runs = FrameRuns { first: 0, count: 3, total: 3 };
+        let expiry = scene.pair.now + super::scene::SECOND;
+        let header = FrameHeader::write(TransferId(100), None, expiry, runs, 48);
+        let table = [good, good, span(slot, offset)];
+        let (admission, _) = present(&mut scene.pair, 1, &header, &table).unwrap();
+        assert_eq!(admission, Admission::Discard);
+        assert_eq!(refusal(&mut scene.pair, 1), Some(expected));
+    }
+}
+
+#[test]
+fn runs_that_landed_before_are_passed_over_and_dealt_with() {
+    let mut scene = scene();
+    let (region, slot) = (scene.remote.id, Slot(0));
+    scene.pair.sides[0].peer.open_remote_regions(&[region]).unwrap();
+    scene.pair.settle();
+    let lane = scene.pair.lanes(1)[0];
+    let two = FrameHeader { total_runs: 2, ..header(&scene, 100, None) };
+    assert_eq!(present(&mut scene.pair, 1, &two, &[span(slot, 0)]).unwrap().0, Admission::Land);
+    finish(&mut scene.pair, 1, &two);
+    let again = present(&mut scene.pair, 1, &two, &[span(slot, 0)]).unwrap().0;
+    assert_eq!((again, refusal(&mut scene.pair, 1)), (Admission::Discard, None));
+    let Some(OutFrame::Ack(ack)) = scene.pair.sides[1].peer.next_frame(scene.pair.now, lane) else {
+        panic!("an ACK is owed")
+    };
+    assert_eq!((ack.processed, ack.refused), (2, 0));
+}
+
+#[test]
+fn runs_that_come_twice_at_once_count_once() {
+    let mut scene = scene();
+    let slot = open(&mut scene);
+    let two = FrameHeader { total_runs: 2, ..header(&scene, 100, None) };
+    // A frame is on two lanes: neither has landed when the other comes.
+    let (_, landing) = present(&mut scene.pair, 1, &two, &[span(slot, 0)]).unwrap();
+    present(&mut scene.pair, 1, &two, &[span(slot, 0)]).unwrap();
+    finish(&mut scene.pair, 1, &two);
+    finish(&mut scene.pair, 1, &two);
+    assert!(landing.gates.iter().all(|gate| gate.is_open()), "one run of two is missing");
+}
+
+#[test]
+fn flags_that_were_not_agreed_on_break_the_protocol() {
+    let mut scene = scene();
+    let slot = open(&mut scene);
+    for flags in [FrameFlags::CHECKSUM, FrameFlags::DIGEST] {
+        let header = FrameHeader { flags, ..header(&scene, 100, None) };
+        assert!(present(&mut scene.pair, 1, &header, &[span(slot, 0)]).is_err());
+    }
+}
+
+#[test]
+fn a_write_under_the_id_of_a_read_breaks_the_protocol() {
+    let mut scene = scene();
+    let slot = open(&mut scene);
+    let header = header(&scene, 1 << 63 | 1, None);
+    let violation = present(&mut scene.pair, 1, &header, &[span(slot, 0)]).unwrap_err();
+    assert!(matches!(violation, Violation::Unexpected { message: "WRITE", .. }));
+}
+
+#[test]
+fn an_answer_that_nobody_asked_for_ends_the_peer() {
+    let mut scene = scene();
+    let answer = RegionOpened { region: scene.remote.id, slot: Ok(Slot(0)) };
+    let violation = say(&mut scene.pair, 0, [Message::RegionsOpened(vec![answer])]);
+    assert!(matches!(violation, Some(Violation::Unexpected { message: "RegionsOpened", .. })));
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use kvx_core::error::Cause;
+use kvx_core::error::{Cause, Refusal, Violation};
 use kvx_core::id::TransferId;
 use kvx_core::plan::{Plan, PlanOptions, Span, Spans};
 use kvx_core::proto::{
@@ -14,6 +14,9 @@ use kvx_core::proto::{
 };
 use kvx_core::region::{Region, Rights};
 use kvx_core::testing::{Pair, Segment};
+use kvx_core::transport::{Admission, Landing};
+use kvx_core::wire::message::Message;
+use kvx_core::wire::{FrameHeader, WireSpan};
 
 pub(crate) const ALL: Rights = Rights::all();
 pub(crate) const MS: Duration = Duration::from_millis(1);
@@ -133,6 +136,47 @@ impl Scene {
             Err(cause) => cause.to_string(),
         }
     }
+}
+
+/// A frame made by hand comes on side `side`'s first lane, as far as its table.
+pub(crate) fn present(
+    pair: &mut Pair,
+    side: usize,
+    header: &FrameHeader,
+    table: &[WireSpan],
+) -> Result<(Admission, Landing), Violation> {
+    let (now, lane) = (pair.now, pair.lanes(side)[0]);
+    let mut landing = Landing::default();
+    let peer = &mut pair.sides[side].peer;
+    peer.handle_frame(now, lane, header, table, &mut landing).map(|admission| (admission, landing))
+}
+
+/// The rest of a frame that was admitted is in memory.
+pub(crate) fn finish(pair: &mut Pair, side: usize, header: &FrameHeader) {
+    let (now, lane) = (pair.now, pair.lanes(side)[0]);
+    pair.sides[side].peer.handle_frame_finished(now, lane, header, Ok(()));
+}
+
+/// The refusal that side `side` has said last.
+pub(crate) fn refusal(pair: &mut Pair, side: usize) -> Option<Refusal> {
+    pair.messages(1 - side).into_iter().rev().find_map(|message| match message {
+        Message::Refused { refusal, .. } => Some(refusal),
+        _ => None,
+    })
+}
+
+/// Puts messages of the test's making on the way to side `to`, which the other side has said
+/// nothing to yet, and has them dealt with. Returns what is wrong with them.
+pub(crate) fn say(
+    pair: &mut Pair,
+    to: usize,
+    messages: impl IntoIterator<Item = Message>,
+) -> Option<Violation> {
+    for (sequence, message) in (1..).zip(messages) {
+        pair.inject(to, sequence, 0, &message);
+        pair.deliver(to);
+    }
+    pair.sides[to].violation.take()
 }
 
 /// What side `side`'s user was told, taking it, so that credit returns.

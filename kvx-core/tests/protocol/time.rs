@@ -4,6 +4,9 @@ use std::time::Duration;
 
 use kvx_core::proto::{Deadline, Event, PeerConfig, Post, TransferOp};
 use kvx_core::testing::Pair;
+use kvx_core::transport::OutFrame;
+use kvx_core::wire::FrameHeader;
+use kvx_core::wire::message::Message;
 
 use super::scene::{MS, SECOND, Scene, config, scene};
 
@@ -189,4 +192,39 @@ fn timers_are_quiet_while_nothing_is_due() {
     scene.pair.sides[0].peer.handle_timeout(now);
     assert!(!scene.pair.sides[0].peer.has_messages());
     assert!(heartbeat > Duration::ZERO);
+}
+
+/// The header of the next WRITE frame of side 0.
+fn next_header(scene: &mut Scene) -> FrameHeader {
+    let (now, lane) = (scene.pair.now, scene.pair.lanes(0)[0]);
+    match scene.pair.sides[0].peer.next_frame(now, lane) {
+        Some(OutFrame::Write(frame)) => frame.header,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn an_expiry_lies_as_much_too_early_as_the_peers_clock_is_uncertain() {
+    let mut pair = Pair::new([config(), config()]);
+    pair.connect_slowly(0, 20 * SECOND);
+    pair.settle();
+    let mut scene = Scene::around(pair);
+    post_with(&mut scene, Deadline { progress: 60 * SECOND, total: None });
+    scene.pair.settle_control();
+    let deadline = scene.pair.now + 60 * SECOND;
+    let expiry = next_header(&mut scene).expiry;
+    assert!(expiry + 20 * SECOND <= deadline, "{expiry:?} for {deadline:?}");
+    assert!(expiry + 21 * SECOND > deadline);
+}
+
+#[test]
+fn an_answer_to_no_heartbeat_says_nothing_of_the_clock() {
+    let mut scene = scene();
+    post_with(&mut scene, Deadline { progress: SECOND, total: None });
+    scene.pair.settle_control();
+    let now = scene.pair.now;
+    let forged = Message::HeartbeatReply { echo: now, time: now + 1000 * SECOND };
+    scene.pair.inject(0, 0, 0, &forged);
+    scene.pair.deliver(0);
+    assert!(next_header(&mut scene).expiry <= now + SECOND);
 }

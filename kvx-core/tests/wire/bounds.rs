@@ -184,6 +184,27 @@ fn ids_that_count_from_one_are_never_zero() {
     }
 }
 
+/// Else the first frame under the grant would end the lane, and the next lane, and so on.
+#[test]
+fn a_grant_has_a_slot_for_every_region_of_its_layout() {
+    let Message::Grant(grant) = sample("Grant") else {
+        panic!("no sample");
+    };
+    let mut body = Vec::new();
+    let message = |slots: usize| {
+        let slots = grant.slots[..slots].to_vec();
+        Message::Grant(Box::new(Grant { slots, ..(*grant).clone() }))
+    };
+    message(4).encode_body(&mut body).unwrap();
+    let error = WireError::Value { what: "region of a pool", value: 3 };
+    assert_eq!(message(3).encode_body(&mut Vec::new()), Err(error));
+    // The column of slots comes before that of two block ids: 4 and 4 * 4 bytes, then 4 and 2 * 4.
+    let at = body.len() - 12 - 20;
+    body[at] = 3;
+    body.drain(at + 16..at + 20);
+    assert_eq!(Message::decode(26, body.into()), Err(error));
+}
+
 #[test]
 fn values_that_contradict_each_other_are_refused() {
     let layers =
@@ -199,12 +220,21 @@ fn values_that_contradict_each_other_are_refused() {
         assert!(Message::decode(28, Bytes::copy_from_slice(&body)).is_err());
     }
 
+    for (first, count, body) in [
+        (0, 0, [1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]),
+        (u32::MAX, 1, [1, 0, 0, 0, 0, 0, 0, 0, 255, 255, 255, 255, 1, 0, 0, 0]),
+    ] {
+        let message = Message::ReadExpired { transfer: TransferId(1), first, count };
+        assert!(message.encode_body(&mut Vec::new()).is_err());
+        assert!(Message::decode(34, Bytes::copy_from_slice(&body)).is_err());
+    }
+
     let endless = Message::Notify { after: None, more: true, bytes: Bytes::new() };
     assert!(endless.encode_body(&mut Vec::new()).is_err());
     let body = [&[0; 8][..], &[1], &[0; 4]].concat();
     assert!(Message::decode(24, body.into()).is_err());
 
-    let mut over = big_grant(10, 1);
+    let mut over = big_grant(10, MAX_GRANT_SLOTS);
     over.total_blocks = 9;
     let mut body = Vec::new();
     let message = Message::Grant(Box::new(over));
@@ -213,7 +243,7 @@ fn values_that_contradict_each_other_are_refused() {
 
 #[test]
 fn a_layout_that_makes_no_sense_never_comes_out_of_a_message() {
-    let mut grant = big_grant(1, 1);
+    let mut grant = big_grant(1, MAX_GRANT_SLOTS);
     grant.layout.heads.total = 1;
     let mut body = Vec::new();
     Message::Grant(Box::new(grant)).encode_body(&mut body).unwrap();

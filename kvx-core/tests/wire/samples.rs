@@ -250,6 +250,7 @@ pub(crate) fn messages() -> Vec<Message> {
         Message::DirectoryPut { rank: rank(), entry: entry() },
         Message::DirectoryGet { request: 12, rank: rank(), wait_ms: 30_000 },
         Message::DirectoryAnswer { request: 12, entry: Some(entry()) },
+        Message::ReadExpired { transfer, first: 1024, count: 1024 },
     ]
 }
 

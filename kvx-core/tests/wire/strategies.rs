@@ -214,7 +214,7 @@ fn transfers() -> impl Strategy<Value = Message> {
 }
 
 fn sessions() -> impl Strategy<Value = Message> {
-    let grant = (grant_id(), session(), layout(), vec(slot_id(), 0..20), any::<u32>(), blocks())
+    let grant = (grant_id(), session(), layout(), vec(slot_id(), 80..90), any::<u32>(), blocks())
         .prop_map(|(grant, session, layout, slots, number, blocks)| {
             Message::Grant(Box::new(Grant {
                 grant,
@@ -232,6 +232,11 @@ fn sessions() -> impl Strategy<Value = Message> {
             Message::Layers { transfer, grant, first, count }
         },
     );
+    let expired =
+        (transfer(), 0..=u32::MAX - 1, any::<u32>()).prop_map(|(transfer, first, count)| {
+            let count = count.clamp(1, u32::MAX - first);
+            Message::ReadExpired { transfer, first, count }
+        });
     let abort = (session(), option::of(grant_id()), any::<bool>(), "\\PC{0,200}").prop_map(
         |(session, grant, by_receiver, reason)| Message::SessionAbort {
             session,
@@ -244,6 +249,7 @@ fn sessions() -> impl Strategy<Value = Message> {
         grant,
         (grant_id(), blocks()).prop_map(|(grant, blocks)| Message::GrantBlocks { grant, blocks }),
         layers,
+        expired,
         (grant_id(), any::<u64>(), bytes()).prop_map(|(grant, writes, payload)| {
             Message::SessionEnd { grant, writes, payload }
         }),

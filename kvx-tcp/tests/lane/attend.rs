@@ -163,8 +163,8 @@ fn the_end_of_a_lane_ends_its_attendance() {
 
 #[test]
 fn a_lane_that_was_full_goes_on_when_its_attendant_has_come_or_gone() {
-    let source = Memory::patterned(8 << 20, 1);
-    let moves: Vec<Move> = (0..64).map(|at| (0, at << 17, 0, at << 17, 1 << 17)).collect();
+    let source = Memory::patterned(1 << 20, 1);
+    let moves: Vec<Move> = (0..64).map(|at| (0, at << 14, 0, at << 14, 1 << 14)).collect();
     for leaves_early in [false, true] {
         let target = Memory::new(source.len());
         let (near_host, far_host) = (Host::new(&[]), Host::new(&[&target.region()]));

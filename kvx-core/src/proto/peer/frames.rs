@@ -2,6 +2,7 @@
 
 use crate::error::{Cause, Refusal, Violation};
 use crate::id::{LaneId, TransferId};
+use crate::proto::answers::Next;
 use crate::proto::inbound::{Allowed, Completed};
 use crate::proto::lanes::Sent;
 use crate::proto::peer::{Event, Peer};
@@ -25,15 +26,15 @@ impl Peer {
         }
         self.answer_next = !self.answer_next;
         if self.answer_next {
-            self.next_answer(lane).or_else(|| self.next_own(now, lane))
+            self.next_answer(now, lane).or_else(|| self.next_own(now, lane))
         } else {
-            self.next_own(now, lane).or_else(|| self.next_answer(lane))
+            self.next_own(now, lane).or_else(|| self.next_answer(now, lane))
         }
     }
 
     /// Whether any lane would get a frame from [`Self::next_frame`], ACKs aside.
     pub fn has_frames(&self) -> bool {
-        self.outbound.has_ready() || self.inbound.has_answers()
+        self.outbound.has_ready() || !self.answers.is_empty()
     }
 
     /// Whether the peer is owed an ACK on this lane.
@@ -66,8 +67,12 @@ impl Peer {
         }
         match header.kind {
             FrameKind::Write => self.handle_write(now, lane, header, table, landing),
+            FrameKind::ReadRequest if !header.transfer.is_read() => Err(Violation::Unexpected {
+                message: "READ request",
+                why: "its id is a WRITE's",
+            }),
             FrameKind::ReadRequest => {
-                let taken = self.inbound.request(now, header, table, &self.slots, &mut self.budget);
+                let taken = self.answers.request(now, header, table, &self.slots, &mut self.budget);
                 match taken {
                     Ok(()) => self.count_processed(lane),
                     Err(refusal) => self.refuse(lane, header.transfer, refusal),
@@ -158,7 +163,7 @@ impl Peer {
         if header.transfer.is_read() {
             return Err(Violation::Unexpected { message: "WRITE", why: "its id is a READ's" });
         }
-        let allowed = Allowed { slots: &self.slots, grants: &self.grants };
+        let allowed = Allowed { slots: &self.slots, grants: &self.given };
         let admitted = self.inbound.admit(now, header, table, allowed, &mut self.budget, landing);
         match admitted {
             Ok(true) => Ok(Admission::Land),
@@ -186,15 +191,19 @@ impl Peer {
         }
     }
 
-    fn next_answer(&mut self, lane: LaneId) -> Option<OutFrame> {
+    fn next_answer(&mut self, now: Time, lane: LaneId) -> Option<OutFrame> {
         loop {
-            match self.inbound.next_answer(&mut self.budget)? {
-                Ok(answer) => {
-                    self.lanes.get(lane)?.record(Sent::Answer(answer.clone()));
-                    return Some(OutFrame::ReadData(answer));
+            match self.answers.next(now, &mut self.budget)? {
+                Next::Answer(answer) => {
+                    let frame = answer.frame.clone();
+                    self.lanes.get(lane)?.record(Sent::Answer(answer));
+                    return Some(OutFrame::ReadData(frame));
                 }
-                Err(transfer) => {
-                    let refusal = Refusal::RegionClosed;
+                Next::Late(transfer, runs) => {
+                    let (first, count) = (runs.start, runs.len() as u32);
+                    self.stream.send(Message::ReadExpired { transfer, first, count });
+                }
+                Next::Failed(transfer, refusal) => {
                     self.stream.send(Message::ReadFailed { transfer, refusal });
                 }
             }
@@ -226,7 +235,8 @@ impl Peer {
         let due = self.notify_receiver.completed(completed.transfer);
         self.events.extend(due.into_iter().map(Event::Notification));
         if let Some(grant) = completed.grant {
-            let progress = self.grants.write_completed(grant, completed.transfer);
+            let transfer = completed.transfer;
+            let progress = self.given.write_completed(grant, transfer, &mut self.budget);
             self.session_progress(progress);
         }
     }

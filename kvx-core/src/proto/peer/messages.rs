@@ -39,10 +39,9 @@ impl Peer {
         } else if self.stream.receive(header)? {
             self.handle_fresh(now, message)?;
         }
-        let mut settled = Vec::new();
-        self.notify_sender.settle(&self.stream, &mut settled);
+        let settled = self.notify_sender.settle(&self.stream);
         self.settle_notifications(settled);
-        let ended = self.grants.settle(self.stream.acknowledged(), &mut self.budget);
+        let ended = self.got.settle(self.stream.acknowledged(), &mut self.budget);
         self.events.extend(ended.into_iter().map(|(id, key)| Event::SessionSettled(id, key)));
         Ok(())
     }
@@ -78,6 +77,12 @@ impl Peer {
                 let ended = self.outbound.fail(transfer, Cause::Refused(refusal));
                 self.transfers_ended(ended);
             }
+            Message::ReadExpired { transfer, first, count } => {
+                let runs = first..first.saturating_add(count);
+                let ended = self.outbound.expired(now, transfer, runs)?;
+                self.transfers_ended(ended);
+                self.doubt_clock(now);
+            }
             Message::Cancel { transfer } => self.handle_cancel(transfer)?,
             Message::Fenced { transfer } => {
                 let ended = self.outbound.fenced(transfer);
@@ -92,21 +97,23 @@ impl Peer {
             }
             Message::NotificationCredit { consumed } => self.notify_sender.credit(consumed)?,
             Message::Grant(grant) => {
-                let whole = self.grants.receive(*grant, &mut self.budget)?;
+                let whole = self.got.receive(*grant, &mut self.budget)?;
                 self.events.extend(whole.map(|grant| Event::Granted(Box::new(grant))));
             }
             Message::GrantBlocks { grant, blocks } => {
-                let whole = self.grants.receive_blocks(grant, blocks)?;
+                let whole = self.got.receive_blocks(grant, blocks)?;
                 self.events.extend(whole.map(|grant| Event::Granted(Box::new(grant))));
             }
             Message::Layers { transfer, grant, first, count } => {
                 let layers = first..first.saturating_add(count);
                 let standing = self.inbound.standing(transfer);
-                let progress = self.grants.expect_layers(grant, transfer, layers, standing)?;
+                let budget = &mut self.budget;
+                let progress =
+                    self.given.expect_layers(grant, transfer, layers, standing, budget)?;
                 self.session_progress(progress);
             }
             Message::SessionEnd { grant, writes, payload } => {
-                let progress = self.grants.expect_end(grant, writes, payload)?;
+                let progress = self.given.expect_end(grant, writes, payload, &mut self.budget)?;
                 self.session_progress(progress);
             }
             Message::SessionAbort { session, grant, by_receiver, reason } => {
@@ -209,9 +216,8 @@ impl Peer {
             return Err(Violation::Unexpected { message: "Refused", why: "no such lane" });
         };
         let (refused, landed) = ledger.refuse(frame)?;
-        if refusal == Refusal::Expired && self.heartbeat_sent.is_none() {
-            // Late, or the peer's clock is not known well: a fresh look at it helps.
-            self.ask(now);
+        if refusal == Refusal::Expired {
+            self.doubt_clock(now);
         }
         match refused {
             Sent::Write(transfer, runs) | Sent::Request(transfer, runs) => {
@@ -224,7 +230,20 @@ impl Peer {
         Ok(())
     }
 
+    /// Something expired at the peer. It was late, or the peer's clock is not known well: a fresh
+    /// look at it helps.
+    fn doubt_clock(&mut self, now: Time) {
+        if self.heartbeat_sent.is_none() {
+            self.ask(now);
+        }
+    }
+
     fn handle_cancel(&mut self, transfer: TransferId) -> Result<(), Violation> {
+        if transfer.is_read() {
+            self.answers.forget(transfer, &mut self.budget);
+            self.stream.send(Message::Fenced { transfer });
+            return Ok(());
+        }
         self.notify_receiver.fenced(transfer);
         if self.inbound.cancel(transfer, &mut self.budget, &self.waker)? {
             self.stream.send(Message::Fenced { transfer });
@@ -246,12 +265,13 @@ impl Peer {
             if let Some(grant) = grant {
                 let ended = self.outbound.fail_grant(grant, &cause);
                 self.transfers_ended(ended);
-                self.grants.take_back(grant, &cause, &mut self.budget);
+                self.got.take_back(grant, &cause, &mut self.budget);
             }
             self.session_over(Side::Sender, session, grant, &cause);
         } else {
             // A session that is complete here, or was ended here, has had its end.
-            if grant.is_some_and(|grant| self.grants.revoke(grant).is_none()) {
+            let budget = &mut self.budget;
+            if grant.is_some_and(|grant| self.given.revoke(grant, budget).is_none()) {
                 return;
             }
             self.session_over(Side::Receiver, session, grant, &cause);

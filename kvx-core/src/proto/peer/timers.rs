@@ -82,9 +82,8 @@ impl Peer {
     }
 
     fn late_notifications(&mut self, now: Time) {
-        let mut settled = Vec::new();
         let cause = Cause::Deadline { after: self.notification_patience(), total: true };
-        self.notify_sender.handle_timeout(now, &mut self.stream, &cause, &mut settled);
+        let settled = self.notify_sender.handle_timeout(now, &mut self.stream, &cause);
         self.settle_notifications(settled);
     }
 

@@ -67,7 +67,7 @@ impl Peer {
                 (slots, None, Some(ids))
             }
             Target::Grant(grant) => {
-                let slots = self.grants.slots_of(grant)?;
+                let slots = self.got.slots_of(grant)?;
                 (Some(slots), Some(grant), None)
             }
         };
@@ -137,7 +137,7 @@ impl Peer {
         plan: Arc<GrantPlan>,
     ) -> Result<(GrantId, Arc<Gate>), Cause> {
         self.check_alive()?;
-        let (grant, gate, messages) = self.grants.give(session, plan, &mut self.slots)?;
+        let (grant, gate, messages) = self.given.give(session, plan, &mut self.slots)?;
         for message in messages {
             self.stream.send(message);
         }
@@ -147,14 +147,14 @@ impl Peer {
     /// Ends a session whose receiver is here: its gate is closed when this returns, and nothing
     /// lands once it is drained. The sender is told why. `None`: it has ended before.
     pub fn revoke(&mut self, grant: GrantId, reason: &str) -> Option<Arc<Gate>> {
-        let (session, gate) = self.grants.revoke(grant)?;
+        let (session, gate) = self.given.revoke(grant, &mut self.budget)?;
         self.send_abort(session, Some(grant), true, reason);
         Some(gate)
     }
 
     /// Whether a grant got from the peer still stands.
     pub fn holds_grant(&self, grant: GrantId) -> bool {
-        self.grants.slots_of(grant).is_ok()
+        self.got.slots_of(grant).is_ok()
     }
 
     /// Says that all of a session whose sender is here has been posted: `writes` transfers.
@@ -175,9 +175,9 @@ impl Peer {
                 why: format!("{} bytes are above the bound of {MAX_PAYLOAD}", payload.len()),
             }));
         }
-        self.grants.slots_of(grant)?;
+        self.got.slots_of(grant)?;
         let sequence = self.stream.send(Message::SessionEnd { grant, writes, payload });
-        self.grants.set_ending(grant, sequence);
+        self.got.set_ending(grant, sequence);
         Ok(())
     }
 
@@ -187,7 +187,7 @@ impl Peer {
         let cause = Cause::Aborted { by, reason: reason.into() };
         let ended = self.outbound.fail_grant(grant, &cause);
         self.transfers_ended(ended);
-        self.grants.forget(grant, &mut self.budget);
+        self.got.forget(grant, &mut self.budget);
         self.send_abort(session, Some(grant), false, reason);
     }
 

@@ -63,7 +63,7 @@ pub(super) fn encode(message: &Message, out: &mut Vec<u8>) -> Result<(), WireErr
             w.column("block ids", blocks, MAX_GRANT_BLOCKS, |block| *block);
         }
         Message::Layers { transfer, grant, first, count } => {
-            check_layers(*first, *count).unwrap_or_else(|error| w.fail(error));
+            check_range("layers", *first, *count).unwrap_or_else(|error| w.fail(error));
             w.put(transfer);
             w.put(grant);
             w.u32(*first);
@@ -95,6 +95,12 @@ pub(super) fn encode(message: &Message, out: &mut Vec<u8>) -> Result<(), WireErr
             if let Some(entry) = entry {
                 w.put(entry);
             }
+        }
+        Message::ReadExpired { transfer, first, count } => {
+            check_range("expired runs", *first, *count).unwrap_or_else(|error| w.fail(error));
+            w.put(transfer);
+            w.u32(*first);
+            w.u32(*count);
         }
     }
     w.finish()
@@ -167,6 +173,7 @@ pub(super) fn decode(kind: u16, body: &Bytes) -> Result<Message, WireError> {
             request: r.u64("directory request")?,
             entry: if r.flag("directory answer")? { Some(r.get()?) } else { None },
         },
+        34 => read_expired(r)?,
         _ => return Err(unknown),
     };
     reader.finish_extended()?;
@@ -192,13 +199,20 @@ fn check_part(more: bool, len: usize) -> Result<(), WireError> {
 fn read_layers(r: &mut Reader<'_>) -> Result<Message, WireError> {
     let (transfer, grant) = (r.get()?, r.get()?);
     let (first, count) = (r.u32("first layer")?, r.u32("layers")?);
-    check_layers(first, count)?;
+    check_range("layers", first, count)?;
     Ok(Message::Layers { transfer, grant, first, count })
 }
 
-fn check_layers(first: u32, count: u32) -> Result<(), WireError> {
+fn read_expired(r: &mut Reader<'_>) -> Result<Message, WireError> {
+    let transfer = r.get()?;
+    let (first, count) = (r.u32("first expired run")?, r.u32("expired runs")?);
+    check_range("expired runs", first, count)?;
+    Ok(Message::ReadExpired { transfer, first, count })
+}
+
+fn check_range(what: &'static str, first: u32, count: u32) -> Result<(), WireError> {
     if count == 0 || first.checked_add(count).is_none() {
-        return Err(WireError::Value { what: "layers", value: count.into() });
+        return Err(WireError::Value { what, value: count.into() });
     }
     Ok(())
 }
@@ -261,6 +275,7 @@ impl Wire for Grant {
         writer.put(&self.session);
         writer.u32(self.tokens);
         writer.u32(self.total_blocks);
+        check_pools(&self.layout, &self.slots).unwrap_or_else(|error| writer.fail(error));
         writer.part(|writer| writer.put(&self.layout));
         writer.column("slots of a grant", &self.slots, MAX_GRANT_SLOTS, |slot| slot.0);
         writer.column("block ids", &self.blocks, MAX_GRANT_BLOCKS, |block| *block);
@@ -275,6 +290,7 @@ impl Wire for Grant {
         let layout: Layout = part.get()?;
         part.finish_extended()?;
         let slots = reader.column("slots of a grant", MAX_GRANT_SLOTS, Slot)?;
+        check_pools(&layout, &slots)?;
         let blocks = reader.column("block ids", MAX_GRANT_BLOCKS, |block| block)?;
         if blocks.len() > total_blocks as usize {
             let (value, limit) = (blocks.len() as u64, total_blocks.into());
@@ -282,6 +298,14 @@ impl Wire for Grant {
         }
         Ok(Self { grant, session, layout, slots, tokens, total_blocks, blocks })
     }
+}
+
+/// Every pool lies in a region that has a slot: the sender's frames name it by that.
+fn check_pools(layout: &Layout, slots: &[Slot]) -> Result<(), WireError> {
+    let beyond = layout.pools.iter().find(|pool| pool.region as usize >= slots.len());
+    beyond.map_or(Ok(()), |pool| {
+        Err(WireError::Value { what: "region of a pool", value: pool.region.into() })
+    })
 }
 
 impl Wire for RankKey {

@@ -1,0 +1,155 @@
+//! One side of a measurement: its memory, its connections, and what it does in a rep and a ping.
+//! Client and server differ in who begins. Not how they agree to begin.
+
+use std::io::{self, IoSlice, IoSliceMut};
+use std::net::TcpStream;
+use std::time::{Duration, Instant};
+
+use kvx::TransferOp;
+
+use super::super::workload::Span;
+use super::memory::{Memory, check_pairs, invalid, shares};
+use super::stream::{self, Load, Side};
+
+/// Connections of a rep at most.
+pub(super) const MAX_CONNECTIONS: usize = 4;
+
+/// One side.
+#[derive(Debug)]
+pub(super) struct Party {
+    side: Side,
+    op: TransferOp,
+    memory: Memory,
+    /// Where the content of each block comes from, in the source's memory.
+    sources: Vec<Span>,
+    /// Those of the other side's party in the same order, `MAX_CONNECTIONS` of them; none before
+    /// [`Party::connect`].
+    streams: Vec<TcpStream>,
+}
+
+/// Whether a rep is looked at afterwards.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Check {
+    /// The receiver wipes its memory before and compares every byte afterwards.
+    Bytes,
+    Nothing,
+}
+
+impl Party {
+    /// A side whose memory is ready.
+    ///
+    /// # Errors
+    /// Lists that do not pair up, empty or overlapping blocks, blocks outside of memory, or not
+    /// enough of it.
+    pub(super) fn new(
+        side: Side,
+        op: TransferOp,
+        (own_len, own): (usize, &[Span]),
+        sources: Vec<Span>,
+    ) -> io::Result<Self> {
+        check_pairs(&sources, own)?;
+        let mut party =
+            Self { side, op, memory: Memory::new(own_len, own)?, sources, streams: Vec::new() };
+        if party.sends() {
+            party.memory.fill();
+        } else {
+            party.memory.slices_mut()?;
+        }
+        Ok(party)
+    }
+
+    /// Gives it its connections.
+    pub(super) fn connect(&mut self, streams: Vec<TcpStream>) {
+        self.streams = streams;
+    }
+
+    fn sends(&self) -> bool {
+        (self.op == TransferOp::Write) == (self.side == Side::Client)
+    }
+
+    /// One rep over so many connections. `ready` is called when this side could begin.
+    ///
+    /// # Errors
+    /// A connection that breaks or stands still; bytes that arrived wrong.
+    pub(super) fn rep(
+        &mut self,
+        connections: usize,
+        check: Check,
+        ready: impl FnOnce() -> io::Result<()>,
+    ) -> io::Result<Duration> {
+        let streams = self.streams.get(..connections).filter(|streams| !streams.is_empty());
+        let streams = streams.ok_or_else(|| invalid("a number of connections"))?;
+        let shares = shares(&self.sources, connections);
+        let sends = self.sends();
+        let checks = check == Check::Bytes && !sends;
+        if checks {
+            self.memory.wipe();
+        }
+        let load = if sends {
+            Load::Send(self.memory.sources(&shares))
+        } else {
+            Load::Receive(self.memory.targets(&shares)?)
+        };
+        let spent = stream::carry(streams, load, self.side, ready)?;
+        if checks {
+            self.check()?;
+        }
+        Ok(spent)
+    }
+
+    /// The client's side of a ping: all blocks there and a byte back, or a byte there and all
+    /// blocks back.
+    pub(super) fn ping(&mut self, stream: &TcpStream) -> io::Result<Duration> {
+        let begin;
+        if self.sends() {
+            let mut slices: Vec<_> = self.memory.slices().map(IoSlice::new).collect();
+            begin = Instant::now();
+            stream::send(stream, &mut slices)?;
+            stream::read_byte(stream)?;
+        } else {
+            let slices = self.memory.slices_mut()?;
+            let mut slices: Vec<_> = slices.into_iter().map(IoSliceMut::new).collect();
+            begin = Instant::now();
+            stream::write_byte(stream)?;
+            stream::receive(stream, &mut slices)?;
+        }
+        Ok(begin.elapsed())
+    }
+
+    /// The server's side of pings, until the client ends the stream.
+    pub(super) fn answer_pings(&mut self, stream: &TcpStream) -> io::Result<()> {
+        let outcome =
+            if self.sends() { self.send_pings(stream) } else { self.receive_pings(stream) };
+        match outcome {
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(()),
+            outcome => outcome,
+        }
+    }
+
+    fn send_pings(&self, stream: &TcpStream) -> io::Result<()> {
+        loop {
+            let mut slices: Vec<_> = self.memory.slices().map(IoSlice::new).collect();
+            stream::read_byte(stream)?;
+            stream::send(stream, &mut slices)?;
+        }
+    }
+
+    fn receive_pings(&mut self, stream: &TcpStream) -> io::Result<()> {
+        let mut blocks = self.memory.slices_mut()?;
+        loop {
+            let mut slices: Vec<_> =
+                blocks.iter_mut().map(|block| IoSliceMut::new(block)).collect();
+            stream::receive(stream, &mut slices)?;
+            stream::write_byte(stream)?;
+        }
+    }
+
+    /// Compares what was received with what was sent; nothing to do for who sends.
+    pub(super) fn check(&self) -> io::Result<()> {
+        let wrong = if self.sends() { 0 } else { self.memory.count_wrong(&self.sources) };
+        if wrong == 0 {
+            return Ok(());
+        }
+        Err(io::Error::new(io::ErrorKind::InvalidData, format!("{wrong} bytes arrived wrong")))
+    }
+}

@@ -1,0 +1,111 @@
+//! A session as the server sees it: from the setup through one order after another to the client's
+//! end.
+
+use std::io::{self, BufReader};
+use std::net::TcpStream;
+use std::sync::mpsc::Receiver;
+use std::time::Duration;
+
+use kvx::TransferOp;
+
+use super::memory::invalid;
+use super::message::{Order, Setup, answer};
+use super::party::{Check, MAX_CONNECTIONS, Party};
+use super::server::{Guest, Loan, PINGS};
+use super::stream::{Side, tune};
+
+/// How long the client may take with its setup and its data connections.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Serves a client until it ends. What it cannot be told, it sees from the connection's end.
+pub(super) fn serve(control: &Guest) {
+    let _ = try_serve(control);
+}
+
+/// One client's session.
+struct Session<'a> {
+    control: &'a TcpStream,
+    setup: Setup,
+    party: Party,
+    arrivals: Receiver<(u64, Guest)>,
+    /// Keep the data connections open and the memory reserved.
+    _data: Vec<Guest>,
+    _loan: Loan,
+}
+
+fn try_serve(guest: &Guest) -> io::Result<()> {
+    let control = &guest.stream;
+    control.set_nodelay(true)?;
+    control.set_read_timeout(Some(PATIENCE))?;
+    let mut session = match Session::open(guest) {
+        Ok(session) => session,
+        Err(error) => return answer(control, &Err(error)),
+    };
+    answer(control, &Ok(0))?;
+    // Between orders the client may take its time.
+    control.set_read_timeout(None)?;
+    while let Some(order) = Order::read(control)? {
+        let outcome = match order {
+            Order::Rep { connections, checked } => session.rep(connections.into(), checked),
+            Order::Pings => session.answer_pings(),
+        };
+        match outcome {
+            Ok(()) if order == Order::Pings => {}
+            outcome => answer(control, &outcome.map(|()| 0))?,
+        }
+    }
+    Ok(())
+}
+
+impl<'a> Session<'a> {
+    /// Prepares what the client asks for: memory first, then connections.
+    fn open(guest: &'a Guest) -> io::Result<Self> {
+        let control = &guest.stream;
+        // The client says no more until it is answered: nothing is read beyond the setup.
+        let setup = Setup::read(BufReader::new(control))?;
+        let loan = guest.borrow(setup.cost())?;
+        let blocks = &setup.blocks;
+        let own = match setup.op {
+            TransferOp::Write => (blocks.target_len, &blocks.target[..]),
+            TransferOp::Read => (blocks.source_len, &blocks.source[..]),
+        };
+        let party = Party::new(Side::Server, setup.op, own, blocks.source.clone())?;
+        let (id, arrivals) = guest.open_session();
+        answer(control, &Ok(id))?;
+        let mut session = Self { control, setup, party, arrivals, _data: Vec::new(), _loan: loan };
+        let mut arrived = (0..MAX_CONNECTIONS).map(|_| session.next_arrival());
+        let mut arrived = arrived.by_ref().collect::<io::Result<Vec<_>>>()?;
+        arrived.sort_by_key(|(place, _)| *place);
+        if (0..).zip(&arrived).any(|(expected, (place, _))| expected != *place) {
+            return Err(invalid("data connections that do not fit"));
+        }
+        session._data = arrived.into_iter().map(|(_, guest)| guest).collect();
+        let streams = session._data.iter().map(|guest| guest.stream.try_clone());
+        session.party.connect(streams.collect::<io::Result<_>>()?);
+        Ok(session)
+    }
+
+    fn rep(&mut self, connections: usize, checked: bool) -> io::Result<()> {
+        let check = if checked { Check::Bytes } else { Check::Nothing };
+        let control = self.control;
+        self.party.rep(connections, check, || answer(control, &Ok(0))).map(drop)
+    }
+
+    fn answer_pings(&mut self) -> io::Result<()> {
+        let (place, guest) = self.next_arrival()?;
+        if place != PINGS {
+            return Err(invalid("a data connection that does not fit"));
+        }
+        // Between pings the client may take its time.
+        guest.stream.set_read_timeout(None)?;
+        answer(self.control, &Ok(0))?;
+        self.party.answer_pings(&guest.stream)
+    }
+
+    fn next_arrival(&self) -> io::Result<(u64, Guest)> {
+        let arrival = self.arrivals.recv_timeout(PATIENCE);
+        let (place, guest) = arrival.map_err(|_| io::ErrorKind::TimedOut)?;
+        tune(&guest.stream, self.setup.send_buffer, self.setup.receive_buffer)?;
+        Ok((place, guest))
+    }
+}

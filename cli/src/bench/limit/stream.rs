@@ -1,0 +1,160 @@
+//! The bare loop itself: lists of slices over blocking sockets, one thread a connection. Not which
+//! slices they are.
+
+use std::io::{self, IoSlice, IoSliceMut, Read, Write};
+use std::net::{Shutdown, TcpStream};
+use std::sync::{Barrier, OnceLock};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::net::sockopt;
+
+/// Entries of one vectored call at most: UIO_MAXIOV of readv(2).
+const VECTOR_LEN: usize = 1024;
+
+/// How long a connection may stand still before the measurement fails.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// What one side of a rep moves on each of its connections.
+pub(super) enum Load<'a> {
+    Send(Vec<Vec<IoSlice<'a>>>),
+    Receive(Vec<Vec<IoSliceMut<'a>>>),
+}
+
+/// What one connection moves.
+enum Share<'a> {
+    Send(Vec<IoSlice<'a>>),
+    Receive(Vec<IoSliceMut<'a>>),
+}
+
+/// Which side begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Side {
+    /// Begins: sends its blocks, or a byte that asks for them.
+    Client,
+    /// Is there first.
+    Server,
+}
+
+/// Sets what kvx sets: no delay, and the buffers' sizes where the user gave any.
+pub(super) fn tune(
+    stream: &TcpStream,
+    send_buffer: Option<usize>,
+    receive_buffer: Option<usize>,
+) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_write_timeout(Some(PATIENCE))?;
+    if let Some(bytes) = send_buffer {
+        sockopt::set_socket_send_buffer_size(stream, bytes)?;
+    }
+    if let Some(bytes) = receive_buffer {
+        sockopt::set_socket_recv_buffer_size(stream, bytes)?;
+    }
+    Ok(())
+}
+
+/// Moves a load over as many streams as it has shares, one thread each, of which the calling
+/// thread is the first. `ready` is called when all threads are there. Gives the time from then
+/// until the last is done.
+pub(super) fn carry(
+    streams: &[TcpStream],
+    load: Load<'_>,
+    side: Side,
+    ready: impl FnOnce() -> io::Result<()>,
+) -> io::Result<Duration> {
+    let shares: Vec<Share<'_>> = match load {
+        Load::Send(shares) => shares.into_iter().map(Share::Send).collect(),
+        Load::Receive(shares) => shares.into_iter().map(Share::Receive).collect(),
+    };
+    let gate = Barrier::new(shares.len());
+    let failure = OnceLock::new();
+    let fail = |error| {
+        let _ = failure.set(error);
+        // The other threads wait for what will never come.
+        streams.iter().for_each(|stream| _ = stream.shutdown(Shutdown::Both));
+    };
+    let mut spent = Duration::ZERO;
+    thread::scope(|scope| {
+        let mut pairs = streams.iter().zip(shares);
+        let Some((first, first_share)) = pairs.next() else { return };
+        let others: Vec<_> = pairs
+            .map(|(stream, share)| {
+                let (gate, fail) = (&gate, &fail);
+                scope.spawn(move || {
+                    gate.wait();
+                    gate.wait();
+                    share.carry(stream, side).unwrap_or_else(fail);
+                })
+            })
+            .collect();
+        gate.wait();
+        ready().unwrap_or_else(fail);
+        let begin = Instant::now();
+        gate.wait();
+        first_share.carry(first, side).unwrap_or_else(fail);
+        // One that panicked has printed why, and the bytes are looked at.
+        others.into_iter().for_each(|other| _ = other.join());
+        spent = begin.elapsed();
+    });
+    failure.into_inner().map_or(Ok(spent), Err)
+}
+
+impl Share<'_> {
+    /// One rep of one connection: there the blocks, back a byte. A client that wants to receive
+    /// asks first.
+    fn carry(self, stream: &TcpStream, side: Side) -> io::Result<()> {
+        match self {
+            Self::Send(mut slices) => {
+                if side == Side::Server {
+                    read_byte(stream)?;
+                }
+                send(stream, &mut slices)?;
+                read_byte(stream)
+            }
+            Self::Receive(mut slices) => {
+                if side == Side::Client {
+                    write_byte(stream)?;
+                }
+                receive(stream, &mut slices)?;
+                write_byte(stream)
+            }
+        }
+    }
+}
+
+/// Sends all slices. None of them is empty.
+pub(super) fn send(mut stream: &TcpStream, mut rest: &mut [IoSlice<'_>]) -> io::Result<()> {
+    while !rest.is_empty() {
+        let vector = rest.get(..VECTOR_LEN).unwrap_or(rest);
+        match stream.write_vectored(vector) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(sent) => IoSlice::advance_slices(&mut rest, sent),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+/// Receives into all slices. None of them is empty.
+pub(super) fn receive(mut stream: &TcpStream, mut rest: &mut [IoSliceMut<'_>]) -> io::Result<()> {
+    while !rest.is_empty() {
+        let len = rest.len().min(VECTOR_LEN);
+        match stream.read_vectored(&mut rest[..len]) {
+            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(received) => IoSliceMut::advance_slices(&mut rest, received),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+pub(super) fn read_byte(mut stream: &TcpStream) -> io::Result<()> {
+    stream.read_exact(&mut [0])
+}
+
+pub(super) fn write_byte(mut stream: &TcpStream) -> io::Result<()> {
+    stream.write_all(&[1])
+}

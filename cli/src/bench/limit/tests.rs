@@ -1,0 +1,158 @@
+use std::io::{Read, Write};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
+
+use kvx::TransferOp;
+
+use super::super::workload::{Blocks, Span};
+use super::memory::{Memory, shares};
+use super::{LimitClient, LimitServer, memcpy};
+
+const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+
+/// Blocks of these lengths: at the source one after another with gaps of `gap` bytes, at the
+/// target in an order of their own.
+fn blocks(lens: &[usize], gap: usize) -> Blocks {
+    let mut source_len = 3;
+    let source = lens.iter().map(|len| {
+        let offset = source_len;
+        source_len += len + gap;
+        Span { offset, len: *len }
+    });
+    let source = source.collect();
+    let mut order: Vec<usize> = (0..lens.len()).collect();
+    order.sort_by_key(|index| (index % 7, index % 3, *index));
+    let mut target = vec![Span { offset: 0, len: 0 }; lens.len()];
+    let mut target_len = 1;
+    for index in order {
+        target[index] = Span { offset: target_len, len: lens[index] };
+        target_len += lens[index] + gap;
+    }
+    Blocks { source, target, source_len, target_len }
+}
+
+/// Every number of connections, both ways, several times in any order, and pings between.
+fn measure(blocks: &Blocks) {
+    let (_server, port) = LimitServer::start(LOOPBACK).unwrap();
+    let address = SocketAddr::new(LOOPBACK, port);
+    for op in [TransferOp::Write, TransferOp::Read] {
+        let mut client = LimitClient::connect(address, blocks, op, None, None).unwrap();
+        for connections in [1, 2, 4, 2, 1] {
+            client.rep(connections).unwrap();
+            client.check().unwrap();
+        }
+        for _ in 0..3 {
+            client.ping().unwrap();
+        }
+        client.check().unwrap();
+        client.rep(3).unwrap();
+        client.ping().unwrap();
+    }
+}
+
+#[test]
+fn blocks_of_odd_sizes_arrive_over_every_number_of_connections() {
+    measure(&blocks(&[1, 4095, 3, 65_537, 8, 9, 100_003, 7], 5));
+}
+
+#[test]
+fn more_blocks_than_a_call_takes_arrive() {
+    measure(&blocks(&vec![130; 5000], 1));
+}
+
+#[test]
+fn a_block_longer_than_any_call_moves_arrives() {
+    measure(&blocks(&[24 << 20], 0));
+}
+
+#[test]
+fn a_block_alone_leaves_connections_without_work() {
+    measure(&blocks(&[4096], 0));
+}
+
+#[test]
+fn small_socket_buffers_make_calls_short_and_bytes_arrive_all_the_same() {
+    let (_server, port) = LimitServer::start(LOOPBACK).unwrap();
+    let address = SocketAddr::new(LOOPBACK, port);
+    let blocks = blocks(&[70_001; 10], 3);
+    for op in [TransferOp::Write, TransferOp::Read] {
+        let small = Some(32 << 10);
+        let mut client = LimitClient::connect(address, &blocks, op, small, small).unwrap();
+        client.rep(2).unwrap();
+        client.check().unwrap();
+    }
+}
+
+#[test]
+fn a_byte_at_a_wrong_place_is_noticed() {
+    let blocks = blocks(&[5, 100, 2000], 1);
+    let mut memory = Memory::new(blocks.source_len, &blocks.source).unwrap();
+    memory.fill();
+    assert_eq!(memory.count_wrong(&blocks.source), 0);
+    let shifted: Vec<Span> =
+        blocks.source.iter().map(|span| Span { offset: span.offset + 8, ..*span }).collect();
+    assert!(memory.count_wrong(&shifted) > 2000);
+    memory.slices_mut().unwrap()[2][1999] ^= 1;
+    assert_eq!(memory.count_wrong(&blocks.source), 1);
+    memory.wipe();
+    assert!(memory.count_wrong(&blocks.source) > 2000);
+}
+
+#[test]
+fn pairs_are_shared_out_in_order_and_evenly_by_bytes() {
+    let spans = |lens: &[usize]| -> Vec<Span> {
+        lens.iter().map(|len| Span { offset: 0, len: *len }).collect()
+    };
+    assert_eq!(shares(&spans(&[1; 256]), 4), [0..64, 64..128, 128..192, 192..256]);
+    assert_eq!(shares(&spans(&[6, 1, 1, 1, 1, 1, 1]), 2), [0..1, 1..7]);
+    assert_eq!(shares(&spans(&[4096]), 4), [0..1, 1..1, 1..1, 1..1]);
+}
+
+#[test]
+fn blocks_that_make_no_sense_are_refused() {
+    let (_server, port) = LimitServer::start(LOOPBACK).unwrap();
+    let address = SocketAddr::new(LOOPBACK, port);
+    let good = blocks(&[10, 10], 0);
+    let overlapping = Span { offset: good.target[0].offset + 9, len: 10 };
+    let outside = Span { offset: usize::MAX, len: 10 };
+    let bad = [
+        Blocks { target: vec![good.target[0], overlapping], ..good.clone() },
+        Blocks { target: vec![good.target[0], outside], ..good.clone() },
+        Blocks { source: vec![good.source[0], outside], ..good.clone() },
+        Blocks { target: vec![good.target[0]], ..good.clone() },
+        Blocks { source: Vec::new(), target: Vec::new(), ..good.clone() },
+        Blocks { source_len: usize::MAX, target_len: usize::MAX, ..good.clone() },
+    ];
+    for blocks in bad {
+        for op in [TransferOp::Write, TransferOp::Read] {
+            assert!(LimitClient::connect(address, &blocks, op, None, None).is_err(), "{blocks:?}");
+        }
+        assert!(memcpy(&blocks).is_err(), "{blocks:?}");
+    }
+    LimitClient::connect(address, &good, TransferOp::Write, None, None).unwrap().rep(1).unwrap();
+}
+
+#[test]
+fn sessions_run_beside_each_other_and_strangers_disturb_none() {
+    let (server, port) = LimitServer::start(LOOPBACK).unwrap();
+    let address = SocketAddr::new(LOOPBACK, port);
+    let blocks = blocks(&[999; 50], 2);
+    let mut first = LimitClient::connect(address, &blocks, TransferOp::Write, None, None).unwrap();
+    let mut second = LimitClient::connect(address, &blocks, TransferOp::Read, None, None).unwrap();
+    let mut stranger = TcpStream::connect(address).unwrap();
+    stranger.write_all(b"GET / HTTP/1.1\r\n\r\n").unwrap();
+    assert_eq!(stranger.read(&mut [0; 8]).unwrap_or(0), 0);
+    let _silent = TcpStream::connect(address).unwrap();
+    for _ in 0..3 {
+        first.rep(4).unwrap();
+        second.rep(4).unwrap();
+        first.ping().unwrap();
+    }
+    drop(server);
+    assert!(first.ping().is_err());
+    assert!(second.rep(1).is_err());
+}
+
+#[test]
+fn memcpy_copies_every_byte() {
+    memcpy(&blocks(&[1, 70_000, 9, 4096], 3)).unwrap();
+}

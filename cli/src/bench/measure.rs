@@ -1,0 +1,268 @@
+//! How a row is measured: rounds of transfers by kvx, each followed by the bare loops for the same
+//! blocks, so that both see the same machine.
+//!
+//! Before each round the source gets other content, after it the target looks at every byte; both
+//! outside of the timed section. A round is one transfer, unless transfers are so small that what
+//! is around them would outweigh them.
+
+use std::net::SocketAddr;
+use std::num::NonZeroU32;
+use std::time::{Duration, Instant};
+
+use kvx::transport::TransportKind;
+use kvx::{PostOptions, Prepared, Region, RegionId};
+
+use super::Problem;
+use super::client::{Client, Ready};
+use super::figures::{Limit, Row, Samples};
+use super::limit::{LimitClient, memcpy};
+use super::memory::Memory;
+use super::options::Task;
+use super::progress::Progress;
+use super::shape::{Shape, Side};
+use crate::clock;
+
+/// Bytes that a row moves if nobody says how often.
+const ROW_BYTES: u64 = 2 << 30;
+
+/// Transfers of a row, likewise.
+const LEAST_REPS: u64 = 9;
+const MOST_REPS: u64 = 4000;
+
+/// Bytes that a round moves, if more than one transfer fits in it.
+const ROUND_BYTES: u64 = 16 << 20;
+
+/// Transfers of a round at most.
+const ROUND_REPS: u64 = 64;
+
+/// Connections that the bare loop is tried with.
+const CONNECTIONS: [usize; 3] = [1, 2, 4];
+
+/// What holds for all rows.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Settings {
+    pub(super) transport: TransportKind,
+    pub(super) lanes: u16,
+    pub(super) reps: Option<NonZeroU32>,
+    pub(super) warmup: Option<u32>,
+    pub(super) seed: u64,
+    /// Whether to measure what bare loops and memcpy reach.
+    pub(super) limit: bool,
+}
+
+impl Settings {
+    /// Transfers that are measured for a row.
+    pub(super) fn reps(&self, shape: &Shape) -> u64 {
+        let by_size = || (ROW_BYTES / shape.bytes()).clamp(LEAST_REPS, MOST_REPS);
+        self.reps.map_or_else(by_size, |reps| u64::from(reps.get()))
+    }
+
+    /// Transfers before them.
+    fn warmup(&self, shape: &Shape) -> u64 {
+        let tenth = || self.reps(shape).div_ceil(10);
+        self.warmup.map_or_else(tenth, u64::from)
+    }
+}
+
+/// Measures one row.
+///
+/// # Errors
+/// A byte differs; or the peer, or its bare loops, are gone.
+pub(super) fn measure(
+    client: &mut Client,
+    task: &Task,
+    settings: &Settings,
+    progress: &mut Progress,
+) -> Result<Row, Problem> {
+    let &Task { shape, op, .. } = task;
+    let &Settings { seed, limit, .. } = settings;
+    let blocks = limit.then(|| shape.flat(op, seed));
+    let memcpy = blocks.as_ref().map(memcpy).transpose()?;
+    let memory = Memory::new(client.engine(), shape, Side::Initiator, op, seed)?;
+    let ready = client.set_up(op, shape, seed, limit)?;
+    let (prepared, prep) = prepare(task, &memory, &ready, seed)?;
+    let mut bench = Bench { client, task, memory, prepared };
+    let mut limit = match &blocks {
+        Some(blocks) => Some(Limits::new(task, connect(&ready.limit, blocks, task)?)),
+        None => None,
+    };
+    let warmup = settings.warmup(&shape);
+    for _ in 0..warmup {
+        bench.transfer()?;
+    }
+    if let Some(limit) = &mut limit {
+        limit.warm_up(warmup)?;
+    }
+    let mut timed = Timed::default();
+    let (reps, mut left, mut round) = (settings.reps(&shape), settings.reps(&shape), 0);
+    while left > 0 {
+        round += 1;
+        let some = left.min(round_reps(&shape));
+        bench.round(round, some, &mut timed)?;
+        if let Some(limit) = &mut limit {
+            limit.reps(some)?;
+        }
+        left -= some;
+        progress.advance(some);
+    }
+    Ok(Row {
+        task: *task,
+        transport: settings.transport,
+        lanes: settings.lanes,
+        runs: bench.prepared.runs(),
+        reps,
+        rounds: round,
+        prep,
+        posts: Samples::new(timed.posts),
+        transfers: Samples::new(timed.transfers),
+        cpu: timed.cpu,
+        limit: limit.and_then(Limits::best),
+        memcpy,
+    })
+}
+
+/// One transfer a round, or as many small ones as are worth looking at what they brought.
+fn round_reps(shape: &Shape) -> u64 {
+    (ROUND_BYTES / shape.bytes()).clamp(1, ROUND_REPS)
+}
+
+/// Pairs the blocks of both sides; and says how long that took.
+fn prepare(
+    task: &Task,
+    memory: &Memory,
+    ready: &Ready,
+    seed: u64,
+) -> Result<(Prepared, Duration), Problem> {
+    let [local, remote] =
+        [Side::Initiator, Side::Peer].map(|side| Memory::spans(&task.shape, side, seed));
+    let local_regions: Vec<&Region> = memory.regions().iter().collect();
+    let remote_regions: Vec<RegionId> =
+        ready.peer.regions().iter().map(|region| region.id).collect();
+    let begin = Instant::now();
+    let prepared =
+        ready.peer.prepare(task.op, (&local_regions, &local), (&remote_regions, &remote))?;
+    Ok((prepared, begin.elapsed()))
+}
+
+/// Connects to the bare loops at the first address where they are found.
+fn connect(
+    addresses: &[SocketAddr],
+    blocks: &super::workload::Blocks,
+    task: &Task,
+) -> Result<LimitClient, Problem> {
+    let mut failures = Vec::new();
+    for address in addresses {
+        // The engine leaves its sockets' buffers to the kernel; so do the bare loops.
+        match LimitClient::connect(*address, blocks, task.op, None, None) {
+            Ok(limit) => return Ok(limit),
+            Err(error) => failures.push(format!("{address}: {error}")),
+        }
+    }
+    let failures = failures.join("; ");
+    Err(format!("connect to the peer's bare loops: {failures} (--no-limit does without)").into())
+}
+
+/// What kvx does for one row.
+struct Bench<'a> {
+    client: &'a mut Client,
+    task: &'a Task,
+    memory: Memory,
+    prepared: Prepared,
+}
+
+/// What was measured of kvx.
+#[derive(Debug, Default)]
+struct Timed {
+    /// Of each post, until the call returned.
+    posts: Vec<Duration>,
+    /// Of each transfer, from post to done.
+    transfers: Vec<Duration>,
+    /// Of both processes.
+    cpu: Duration,
+}
+
+impl Bench<'_> {
+    /// Some transfers of the same, new content, which is looked at when it has arrived.
+    fn round(&mut self, round: u64, reps: u64, timed: &mut Timed) -> Result<(), Problem> {
+        let peer_is_target = Side::Peer.is_target(self.task.op);
+        match peer_is_target {
+            true => self.memory.fill(round)?,
+            false => self.client.fill(round)?,
+        }
+        let peer_before = self.client.cpu()?;
+        let before = clock::process_cpu();
+        for _ in 0..reps {
+            let (post, transfer) = self.transfer()?;
+            timed.posts.push(post);
+            timed.transfers.push(transfer);
+        }
+        timed.cpu += clock::process_cpu().saturating_sub(before);
+        timed.cpu += self.client.cpu()?.saturating_sub(peer_before);
+        let difference = match peer_is_target {
+            true => self.client.difference(round)?,
+            false => self.memory.difference(round)?,
+        };
+        match difference {
+            None => Ok(()),
+            Some(difference) => {
+                let peer = self.client.peer_name();
+                let whose = if peer_is_target { format!("{peer}'s") } else { "own".to_owned() };
+                let Task { workload, .. } = self.task;
+                Err(format!("{workload}: {whose} memory is wrong: {difference}").into())
+            }
+        }
+    }
+
+    /// One transfer: how long the post took, and how long all of it.
+    fn transfer(&self) -> Result<(Duration, Duration), Problem> {
+        let begin = Instant::now();
+        let transfer = self.prepared.post(PostOptions::default())?;
+        let post = begin.elapsed();
+        transfer.wait()?;
+        Ok((post, begin.elapsed()))
+    }
+}
+
+/// What the bare loops reach for one row.
+struct Limits {
+    client: LimitClient,
+    bytes: u64,
+    /// For each number of connections, what each rep took; a ping has one connection.
+    reps: Vec<(usize, Vec<Duration>)>,
+    is_ping: bool,
+}
+
+impl Limits {
+    fn new(task: &Task, client: LimitClient) -> Self {
+        let is_ping = task.is_ping();
+        let connections = if is_ping { &[1][..] } else { &CONNECTIONS };
+        let reps = connections.iter().map(|connections| (*connections, Vec::new())).collect();
+        Self { client, bytes: task.shape.bytes(), reps, is_ping }
+    }
+
+    fn warm_up(&mut self, reps: u64) -> Result<(), Problem> {
+        self.reps(reps)?;
+        self.reps.iter_mut().for_each(|(_, reps)| reps.clear());
+        Ok(())
+    }
+
+    fn reps(&mut self, count: u64) -> Result<(), Problem> {
+        let Self { client, is_ping, .. } = self;
+        for (connections, reps) in &mut self.reps {
+            for _ in 0..count {
+                reps.push(if *is_ping { client.ping() } else { client.rep(*connections) }?);
+            }
+        }
+        Ok(())
+    }
+
+    /// The number of connections whose median is best.
+    fn best(self) -> Option<Limit> {
+        let limits = self.reps.into_iter().map(|(connections, reps)| Limit {
+            connections,
+            bytes: self.bytes,
+            reps: Samples::new(reps),
+        });
+        limits.min_by_key(|limit| limit.reps.p50())
+    }
+}

@@ -1,0 +1,53 @@
+//! What a person sees while rows are measured: a bar on stderr, if that is a terminal. Rows go to
+//! stdout, a line each.
+
+use std::io::{self, IsTerminal, Write};
+
+use indicatif::{ProgressBar, ProgressStyle};
+
+use super::messages::op_name;
+use super::options::Task;
+
+/// Shows how far the benchmark is, and prints its rows.
+pub(super) struct Progress {
+    bar: ProgressBar,
+}
+
+impl Progress {
+    /// `reps` transfers will be measured in all.
+    pub(super) fn new(reps: u64) -> Self {
+        if !io::stderr().is_terminal() {
+            return Self { bar: ProgressBar::hidden() };
+        }
+        let of = "{prefix} {bar:40.green/dim} {percent:>3} % {msg}";
+        // Every placeholder is one that indicatif knows; a bar of its own would do too.
+        let style =
+            ProgressStyle::with_template(of).unwrap_or_else(|_| ProgressStyle::default_bar());
+        let bar = ProgressBar::new(reps).with_style(style.progress_chars("━╸─"));
+        Self { bar: bar.with_prefix("kvx bench") }
+    }
+
+    /// This row is next.
+    pub(super) fn begin(&mut self, task: &Task) {
+        self.bar.set_message(format!("{} {}", task.workload, op_name(task.op)));
+    }
+
+    /// So many more transfers are measured.
+    pub(super) fn advance(&mut self, reps: u64) {
+        self.bar.inc(reps);
+    }
+
+    /// Prints a line of the result.
+    pub(super) fn print(&self, line: &str) -> io::Result<()> {
+        self.bar.suspend(|| {
+            let mut stdout = io::stdout();
+            writeln!(stdout, "{line}")?;
+            stdout.flush()
+        })
+    }
+
+    /// All is measured.
+    pub(super) fn finish(self) {
+        self.bar.finish_and_clear();
+    }
+}

@@ -1,0 +1,112 @@
+//! A row as text: a line of a table whose columns users of nixlbench know, or a JSON object.
+
+use std::time::Duration;
+
+use super::figures::{Limit, Row};
+use super::messages::op_name;
+
+/// The columns of the table and their widths, numbers to the right.
+const COLUMNS: [(&str, usize); 14] = [
+    ("Workload", 8),
+    ("Op", 5),
+    ("Block Size (B)", 14),
+    ("Batch Size", 10),
+    ("B/W (GB/Sec)", 12),
+    ("Avg Lat. (us)", 13),
+    ("P50 Lat. (us)", 13),
+    ("P99 Lat. (us)", 13),
+    ("Limit (GB/Sec)", 14),
+    ("Limit P50 (us)", 14),
+    ("Limit P99 (us)", 14),
+    ("Ratio", 5),
+    ("memcpy (GB/Sec)", 15),
+    ("CPU (s/GiB)", 11),
+];
+
+/// Columns of words, which begin to the left.
+const WORDS: usize = 2;
+
+/// What a cell says where there is nothing to say.
+const NOTHING: &str = "-";
+
+/// The table's first line.
+pub(super) fn heads() -> String {
+    aligned(COLUMNS.map(|(head, _)| head.to_owned()))
+}
+
+/// A row as a line of the table.
+pub(super) fn line(row: &Row) -> String {
+    let limit = row.limit.as_ref();
+    let micros = |time: Duration| format!("{:.1}", micros(time));
+    let number = |number: Option<f64>| number.map_or(NOTHING.to_owned(), |of| format!("{of:.3}"));
+    let time = |time: Option<Duration>| time.map_or(NOTHING.to_owned(), micros);
+    aligned([
+        row.task.workload.to_owned(),
+        op_name(row.task.op).to_owned(),
+        row.task.shape.block_bytes.to_string(),
+        row.task.shape.block_count().to_string(),
+        number(Some(row.gbps())),
+        micros(row.transfers.average()),
+        micros(row.transfers.p50()),
+        micros(row.transfers.p99()),
+        number(limit.map(Limit::gbps)),
+        time(limit.map(|limit| limit.reps.p50())),
+        time(limit.map(|limit| limit.reps.p99())),
+        row.ratio().map_or(NOTHING.to_owned(), |ratio| format!("{ratio:.2}")),
+        number(row.memcpy_gbps()),
+        number(Some(row.cpu_a_gib())),
+    ])
+}
+
+/// A row as a JSON object on one line. What was not measured is null.
+pub(super) fn json(row: &Row) -> String {
+    let limit = row.limit.as_ref();
+    let number = |number: Option<f64>| number.map_or("null".to_owned(), |of| of.to_string());
+    let time = |time: Option<Duration>| number(time.map(micros));
+    let text = |text: &str| format!("\"{text}\"");
+    let shape = row.task.shape;
+    let fields = [
+        ("workload", text(row.task.workload)),
+        ("op", text(op_name(row.task.op))),
+        ("transport", text(&row.transport.to_string())),
+        ("lanes", row.lanes.to_string()),
+        ("pools", shape.pools.to_string()),
+        ("blocks", shape.block_count().to_string()),
+        ("block_bytes", shape.block_bytes.to_string()),
+        ("bytes", shape.bytes().to_string()),
+        ("runs", row.runs.to_string()),
+        ("reps", row.reps.to_string()),
+        ("rounds_checked", row.rounds.to_string()),
+        ("gbps", number(Some(row.gbps()))),
+        ("limit_gbps", number(limit.map(Limit::gbps))),
+        ("ratio", number(row.ratio())),
+        ("limit_connections", limit.map_or("null".to_owned(), |of| of.connections.to_string())),
+        ("memcpy_gbps", number(row.memcpy_gbps())),
+        ("avg_us", time(Some(row.transfers.average()))),
+        ("p50_us", time(Some(row.transfers.p50()))),
+        ("p99_us", time(Some(row.transfers.p99()))),
+        ("limit_p50_us", time(limit.map(|limit| limit.reps.p50()))),
+        ("limit_p99_us", time(limit.map(|limit| limit.reps.p99()))),
+        ("prep_us", time(Some(row.prep))),
+        ("post_p50_us", time(Some(row.posts.p50()))),
+        ("post_p99_us", time(Some(row.posts.p99()))),
+        ("cpu_s_per_gib", number(Some(row.cpu_a_gib()))),
+        ("spread", number(Some(row.transfers.spread()))),
+        ("limit_spread", number(limit.map(|limit| limit.reps.spread()))),
+    ];
+    let fields = fields.map(|(name, value)| format!("\"{name}\":{value}"));
+    format!("{{{}}}", fields.join(","))
+}
+
+fn micros(time: Duration) -> f64 {
+    time.as_nanos() as f64 / 1e3
+}
+
+fn aligned(cells: [String; COLUMNS.len()]) -> String {
+    let columns = cells.into_iter().zip(COLUMNS).enumerate();
+    let cells = columns.map(|(column, (cell, (_, width)))| match column {
+        ..WORDS => format!("{cell:<width$}"),
+        _ => format!("{cell:>width$}"),
+    });
+    cells.collect::<Vec<_>>().join("  ")
+}

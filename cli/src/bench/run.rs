@@ -1,0 +1,85 @@
+//! `kvx bench run`: the side that posts, row by row. How a row is measured is in
+//! [`super::measure`].
+
+use std::io;
+use std::process::ExitCode;
+
+use kvx::Config;
+use kvx::Engine;
+use kvx::transport::TransportKind;
+
+use super::Problem;
+use super::client::Client;
+use super::measure::{Settings, measure};
+use super::options::{Run, Task, Work};
+use super::progress::Progress;
+use super::report;
+
+/// Runs against the side that serves at `--peer`.
+pub(super) fn run(options: &Run) -> ExitCode {
+    let Run { peer, work } = options;
+    let checked = check(work, 1);
+    let (tasks, config, transport) = match checked {
+        Ok(checked) => checked,
+        Err(why) => return super::refuse("run", &why),
+    };
+    exit_code(rows(work, &tasks, config, transport, peer))
+}
+
+/// The rows that are asked for, how to build the engine, and the one transport that it uses;
+/// `sides` of each row are on this host.
+///
+/// # Errors
+/// The options make no sense, together or on this machine.
+pub(super) fn check(work: &Work, sides: u64) -> Result<(Vec<Task>, Config, TransportKind), String> {
+    let tasks = work.tasks()?;
+    let (config, transport) = work.config().map_err(|error| error.to_string())?;
+    work.check_memory(&tasks, sides)?;
+    Ok((tasks, config, transport))
+}
+
+/// Measures all rows, and prints each as soon as it is done.
+pub(super) fn rows(
+    work: &Work,
+    tasks: &[Task],
+    config: Config,
+    transport: TransportKind,
+    peer: &str,
+) -> Result<(), Problem> {
+    let engine = Engine::new(config)?;
+    let settings = Settings {
+        transport,
+        lanes: engine.lanes(),
+        reps: work.reps,
+        warmup: work.warmup,
+        seed: work.seed,
+        limit: !work.no_limit,
+    };
+    let mut client = Client::connect(engine, peer)?;
+    let mut progress = Progress::new(tasks.iter().map(|task| settings.reps(&task.shape)).sum());
+    if !work.json {
+        progress.print(&report::heads())?;
+    }
+    for task in tasks {
+        progress.begin(task);
+        let row = measure(&mut client, task, &settings, &mut progress)?;
+        progress.print(&if work.json { report::json(&row) } else { report::line(&row) })?;
+    }
+    progress.finish();
+    Ok(())
+}
+
+/// The exit status of what was measured, or why not.
+pub(super) fn exit_code(outcome: Result<(), Problem>) -> ExitCode {
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(why) => {
+            // A reader that left (`kvx bench run | head`) needs no explanation.
+            let left = |error: &io::Error| error.kind() == io::ErrorKind::BrokenPipe;
+            if !why.downcast_ref().is_some_and(left) {
+                crate::complain(why);
+            }
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,39 @@
+//! The attacks, by what they abuse. Each does one round and judges every answer by what
+//! PROTOCOL.md says it must be; what it writes where it may, it writes into the first 4 KiB of a
+//! region alone, so that every byte beyond is a witness.
+
+mod control;
+mod directory;
+mod floods;
+mod frames;
+mod grants;
+mod handshakes;
+mod lanes;
+mod listening;
+mod memory;
+mod noise;
+mod notifications;
+mod stalls;
+mod transfers;
+
+use crate::Attack;
+
+/// All of them.
+pub(crate) const ALL: &[&[Attack]] = &[
+    handshakes::ATTACKS,
+    lanes::ATTACKS,
+    memory::ATTACKS,
+    transfers::ATTACKS,
+    grants::ATTACKS,
+    frames::ATTACKS,
+    control::ATTACKS,
+    notifications::ATTACKS,
+    directory::ATTACKS,
+    floods::ATTACKS,
+    stalls::ATTACKS,
+    noise::ATTACKS,
+    listening::ATTACKS,
+];
+
+/// Bytes at the start of a writable region that attacks may write.
+pub(crate) const YARD: u64 = 4096;

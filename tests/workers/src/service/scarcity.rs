@@ -1,0 +1,19 @@
+//! What a worker runs out of: descriptors. What is limited from outside, the test limits.
+
+use std::fs::File;
+
+use super::Service;
+
+impl Service {
+    /// `hoard`: opens descriptors until there are no more. Answers how many.
+    pub(super) fn hoard(&mut self) -> String {
+        self.hoard.extend(std::iter::from_fn(|| File::open("/dev/null").ok().map(Into::into)));
+        format!("ok descriptors={}", self.hoard.len())
+    }
+
+    /// `unhoard`: closes them.
+    pub(super) fn unhoard(&mut self) -> String {
+        self.hoard.clear();
+        "ok".to_owned()
+    }
+}
