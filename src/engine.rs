@@ -24,7 +24,7 @@ use crate::bootstrap::{self, Connects, Doorkeeper};
 use crate::completion::{Completion, Operation, Promise};
 use crate::config::Config;
 use crate::discovery::Directory;
-use crate::memory::{Buffer, CallerMemory};
+use crate::memory::{Buffer, CallerMemory, process_id};
 use crate::notifications::Inbox;
 use crate::one_sided::Peer;
 use crate::peer::{self, Link};
@@ -394,7 +394,7 @@ impl Shared {
     /// Whether this is a child forked from the process that built the engine. Its threads are not
     /// here, and what they had locked stays so: nothing of the engine's may be touched.
     pub(crate) fn is_forked(&self) -> bool {
-        std::process::id() != self.process
+        process_id() != self.process
     }
 
     /// That these regions are this engine's, and registered.
@@ -543,7 +543,7 @@ fn build(config: Config, transports: Vec<Arc<dyn Transport>>) -> Result<Engine, 
         connects: Connects::default(),
         local_addr,
         closed: AtomicBool::new(false),
-        process: std::process::id(),
+        process: process_id(),
         stop: Arc::clone(&stop),
         connections: Arc::default(),
     });

@@ -1,5 +1,5 @@
-//! Host memory of an engine: buffers that the engine allocates, memory that the caller owns, and
-//! copies between regions of one engine. It does not know rights, peers or transfers; and nothing
+//! Host memory of an engine: buffers that the engine allocates, memory that the caller owns,
+//! copies between regions of one engine, and a page that tells forked processes apart. It does not know rights, peers or transfers; and nothing
 //! else in this crate is unsafe.
 //!
 //! Registered memory is written by others at any time: by system calls of the engine's lanes, by
@@ -16,8 +16,10 @@ mod available;
 mod buffer;
 mod caller;
 mod local;
+mod process;
 mod words;
 
 pub use buffer::Buffer;
 pub use caller::CallerMemory;
 pub(crate) use local::{LocalCopy, copy_local};
+pub(crate) use process::process_id;

@@ -7,11 +7,13 @@
 mod client;
 mod content;
 mod figures;
+mod idle;
 mod limit;
 mod local;
 mod measure;
 mod memory;
 mod messages;
+mod neighbours;
 mod options;
 mod progress;
 mod report;
@@ -46,6 +48,8 @@ enum What {
     Serve(options::Serve),
     Run(options::Run),
     Local(options::Local),
+    Idle(idle::Options),
+    Neighbours(neighbours::Options),
 }
 
 /// Runs the benchmark that is asked for.
@@ -54,6 +58,8 @@ pub(crate) fn run(options: &Options) -> ExitCode {
         What::Serve(options) => serve::run(options),
         What::Run(options) => run::run(options),
         What::Local(options) => local::run(options),
+        What::Idle(options) => idle::run(options),
+        What::Neighbours(options) => neighbours::run(options),
     }
 }
 

@@ -31,8 +31,8 @@ pub struct PlanOptions {
     pub max_run: u32,
 }
 
-/// The runs of a transfer, in order: by remote region, then by remote offset. At most
-/// [`crate::wire::MAX_RUNS`].
+/// The runs of a transfer, in order: by remote region, then by the remote offset of the merged spans
+/// that they are cut from. At most [`crate::wire::MAX_RUNS`].
 #[derive(Default, PartialEq, Eq)]
 pub struct Plan {
     // Columns of equal length, a run at each index.

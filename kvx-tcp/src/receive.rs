@@ -117,7 +117,11 @@ impl Receiver {
                 received.more = true;
                 break;
             }
-            match self.step(lane, &socket, *left, &mut received.frames)? {
+            let step = self.step(lane, &socket, *left, &mut received.frames)?;
+            // A frame that is passed over is dealt with: its ACK is due, whatever part of it the
+            // host turned down, and in whatever turn.
+            received.frames |= matches!(self.stage, Stage::Discard(_));
+            match step {
                 Step::Took(bytes) => *left = left.saturating_sub(bytes),
                 Step::Wait => break,
             }

@@ -44,13 +44,20 @@ struct Pending {
 
 /// Accepts until the engine is gone.
 pub(crate) async fn listen(shared: Weak<Shared>, listener: TcpListener) {
+    let mut failing = false;
     loop {
         let accepted = listener.accept().await;
         let Some(shared) = shared.upgrade() else { return };
         match accepted {
-            Ok((stream, from)) => admit_stranger(&shared, stream, from),
+            Ok((stream, from)) => {
+                failing = false;
+                admit_stranger(&shared, stream, from);
+            }
             Err(error) => {
-                tracing::warn!(%error, "accept failed");
+                // Once, until it works again: what is lacking may be lacking for hours.
+                if !std::mem::replace(&mut failing, true) {
+                    tracing::warn!(%error, "accept failed");
+                }
                 drop(shared);
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }

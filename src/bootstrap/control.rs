@@ -4,7 +4,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use kvx_core::error::{Cause, Violation};
 use kvx_core::proto::Established;
 use kvx_core::wire::message::{MESSAGE_HEADER_LEN, MessageHeader};
@@ -90,9 +90,14 @@ async fn read(link: &Link, number: u64, reader: OwnedReadHalf) -> Result<(), End
         let mut header = [0; MESSAGE_HEADER_LEN];
         reader.read_exact(&mut header).await?;
         let header = MessageHeader::decode(&header).map_err(Violation::from)?;
-        let mut body = BytesMut::zeroed(header.body_len as usize);
+        // The peer decides how much: without the memory its connection ends, and nothing else. What
+        // it says is said again on the next one.
+        let mut body = Vec::new();
+        body.try_reserve_exact(header.body_len as usize)
+            .map_err(|_| io::Error::from(io::ErrorKind::OutOfMemory))?;
+        body.resize(header.body_len as usize, 0);
         reader.read_exact(&mut body).await?;
-        let body: Bytes = body.freeze();
+        let body = Bytes::from(body);
         let spoke = link.with(|core| {
             let speaks = core.speaks(number);
             speaks.then(|| core.protocol.handle_message(clock::now(), &header, body))

@@ -12,6 +12,7 @@ use kvx_core::transport::{HostSpan, LocalSpan, MemoryKind, MemoryProvider};
 use rustix::fs::{FallocateFlags, MemfdFlags, SealFlags, fallocate, fcntl_add_seals, memfd_create};
 use rustix::io::Errno;
 use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
+use rustix::process::{Resource, getrlimit};
 
 use super::available::available;
 use super::words::Words;
@@ -48,8 +49,8 @@ impl Buffer {
     /// All pages are there when it returns, so that no later access fails for lack of memory.
     ///
     /// # Errors
-    /// [`Invalid::Empty`] for no bytes; [`Cause::OutOfMemory`] when the machine or the control
-    /// group has not as much left; [`Cause::Io`] when the kernel refuses for another reason.
+    /// [`Invalid::Empty`] for no bytes; [`Cause::OutOfMemory`] when the machine, the control
+    /// group or a limit of the process (RLIMIT_FSIZE, RLIMIT_AS) leaves no room for as much; [`Cause::Io`] when the kernel refuses for another reason.
     pub fn allocate(len: u64) -> Result<Self, Cause> {
         if len == 0 {
             return Err(Invalid::Empty("buffer").into());
@@ -181,7 +182,7 @@ impl Mapping {
                 error => Cause::io(action, error.into()),
             }
         };
-        if len.saturating_add(SPARE) > available() {
+        if len.saturating_add(SPARE) > available() || len > file_size_limit() {
             return Err(out_of_memory());
         }
         let memfd = create_memfd().map_err(failed("memfd_create"))?;
@@ -263,6 +264,12 @@ impl MemoryProvider for Mapping {
         self.range(span.offset, len).ok()?;
         Some(HostSpan { address: self.base() + span.offset, len })
     }
+}
+
+/// How large a file may be, a memfd too: beyond it the kernel does not only refuse (setrlimit(2),
+/// RLIMIT_FSIZE), it sends SIGXFSZ, which ends a process that does not expect it.
+fn file_size_limit() -> u64 {
+    getrlimit(Resource::Fsize).current.unwrap_or(u64::MAX)
 }
 
 /// A memfd that can be sealed and, where the kernel knows the flag (6.3), never be executed.

@@ -3,11 +3,11 @@
 
 use kvx::error::{Cause, Fence};
 use kvx::{Config, Engine, PostOptions, Rights, Room, SessionKey, Span, TransferOp};
+use kvx_workers::relay::Relay;
 
 use crate::fabric::{Fabric, LONG, SOON};
 use crate::layouts::{Pool, copy};
 use crate::memory::{Memory, READ_WRITE, add, assert_same, pattern, prepare, span};
-use crate::relay::Relay;
 
 const LEN: u64 = 4 << 20;
 
@@ -41,7 +41,7 @@ pub(crate) fn transfers_go_on_over_the_next_connection(fabric: &dyn Fabric) {
         let told = peer.notify(vec![0; 1000]);
         // At ever other moments of the transfers.
         (0..round * 200).for_each(|_| std::hint::spin_loop());
-        relay.sever();
+        relay.cut_all();
         writing.wait().unwrap();
         reading.wait().unwrap();
         told.wait().unwrap();
@@ -59,8 +59,8 @@ pub(crate) fn sessions_go_on_over_the_next_connection(fabric: &dyn Fabric) {
     let (from, to) = (Pool::small(&a), Pool::small(&b));
     // The receiver dials; its way to the sender is whole, the way of lanes and control breaks.
     let back = Relay::new();
-    back.aim(a.local_addr());
-    let peer = b.connect(back.address()).wait().unwrap();
+    back.serve(a.local_addr());
+    let peer = b.connect(back.address).wait().unwrap();
     for room in 0..10 {
         let session = SessionKey { room: Room(room), attempt: 0, sender_rank: 0, receiver_rank: 0 };
         from.memory.iter().for_each(|memory| {
@@ -69,8 +69,8 @@ pub(crate) fn sessions_go_on_over_the_next_connection(fabric: &dyn Fabric) {
         let mut expected = to.bytes();
         copy((&from, &[3, 1, 2]), (&to, &[7, 0, 4]), &mut expected, 0..4, 40);
         let break_all = || {
-            relay.sever();
-            back.sever();
+            relay.cut_all();
+            back.cut_all();
         };
         let receiver = peer.receiver(session, &to.pool, 40, &[7, 0, 4], None).unwrap();
         break_all();
@@ -102,7 +102,7 @@ pub(crate) fn a_peer_out_of_reach_fails_by_the_deadline_and_serves_when_back(fab
     let write = prepare(&peer, TransferOp::Write, &[&local], &whole).unwrap();
     let read = prepare(&peer, TransferOp::Read, &[&local], &whole).unwrap();
     write.post(PostOptions::new()).unwrap().wait().unwrap();
-    relay.cut();
+    relay.down();
     for prepared in [&write, &read] {
         let transfer = prepared.post(PostOptions::new().deadline(SOON, None)).unwrap();
         let error = transfer.wait().unwrap_err();
@@ -113,7 +113,7 @@ pub(crate) fn a_peer_out_of_reach_fails_by_the_deadline_and_serves_when_back(fab
         assert!(matches!(error.cause, Cause::Deadline { after: SOON, total: true }), "{error}");
     }
     remote.poison();
-    relay.aim(b.local_addr());
+    relay.serve(b.local_addr());
     // What has failed does not come after all.
     peer.notify("back").wait().unwrap();
     assert_eq!(&b.wait_notification(LONG).unwrap().bytes[..], b"back");
@@ -140,11 +140,11 @@ pub(crate) fn a_write_cancelled_while_the_road_breaks_is_fenced(fabric: &dyn Fab
         let transfer = doomed.post(PostOptions::new()).unwrap();
         other.post(PostOptions::new()).unwrap().wait().unwrap();
         if round % 2 == 0 {
-            relay.sever();
+            relay.cut_all();
             transfer.cancel();
         } else {
             transfer.cancel();
-            relay.sever();
+            relay.cut_all();
         }
         if let Err(error) = transfer.wait() {
             assert!(matches!(error.cause, Cause::Cancelled(Fence::Fenced)), "{error}");
@@ -169,6 +169,6 @@ fn broken_pair_with(
     let relay = Relay::new();
     let a = fabric.engine_with("a", set);
     let b = fabric.engine_with("b", |config| relay.lead(config));
-    relay.aim(b.local_addr());
+    relay.serve(b.local_addr());
     (relay, a, b)
 }

@@ -3,11 +3,11 @@
 
 use kvx::error::Cause;
 use kvx::{Config, Engine, PostOptions, Rights, TransferOp};
+use kvx_workers::relay::Relay;
 
 use crate::fabric::{Fabric, LONG, unique};
 use crate::memory::{Memory, READ_WRITE, add, prepare, span, transfer_and_check};
 use crate::probe::Probe;
-use crate::relay::Relay;
 
 pub(crate) fn a_restarted_engine_is_reached_again_under_its_old_address(fabric: &dyn Fabric) {
     let a = fabric.engine("a");
@@ -51,7 +51,7 @@ pub(crate) fn an_engine_that_crashed_and_came_back_is_another_peer(fabric: &dyn 
     let name = unique("b");
     let live = || {
         let b = fabric.build(road.lead(Config::default().name(&name).deadline(LONG))).unwrap();
-        road.aim(b.local_addr());
+        road.serve(b.local_addr());
         b
     };
     for _ in 0..3 {
@@ -62,7 +62,7 @@ pub(crate) fn an_engine_that_crashed_and_came_back_is_another_peer(fabric: &dyn 
         let pairs = [(span(0, 0, 1000), span(0, 0, 1000))];
         transfer_and_check(&peer, TransferOp::Write, &[&local], &[&remote], &pairs);
         let prepared = prepare(&peer, TransferOp::Write, &[&local], &pairs).unwrap();
-        road.cut();
+        road.down();
         let (said, asked) = (peer.notify("old"), prepared.post(PostOptions::new().notify("old")));
         old.shutdown();
         let new = live();
@@ -84,7 +84,7 @@ pub(crate) fn an_engine_that_crashed_and_came_back_is_another_peer(fabric: &dyn 
         assert_eq!(new.poll_notification(), None, "the old life's notification");
         probe.peer.notify("new").wait().unwrap();
         assert_eq!(&new.wait_notification(LONG).unwrap().bytes[..], b"new");
-        road.cut();
+        road.down();
         // Until `a` has noticed, the blob of the next life could as well be an old one.
         while probe.peer.is_connected() {
             std::thread::yield_now();

@@ -11,7 +11,6 @@ mod fabric;
 mod layouts;
 mod memory;
 mod probe;
-mod relay;
 
 mod asynchronous;
 mod auth;

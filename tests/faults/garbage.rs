@@ -7,13 +7,13 @@ use std::time::Duration;
 use kvx_workers::random::{Random, from_env};
 
 use crate::row::Row;
-use crate::stage::Stage;
+use crate::stage::{Stage, seed};
 
 /// What strangers say, and what becomes of their connections.
 #[test]
 fn garbage_at_every_port_ends_in_a_closed_connection() {
     let mut stage = Stage::new("garbage", "");
-    let mut random = Random::new(from_env("KVX_FAULT_SEED", 1));
+    let mut random = Random::new(seed());
     let rounds = from_env("KVX_FAULT_ROUNDS", 16);
     let strange: [(&str, Saying); 6] = [
         ("random bytes", |random| {
@@ -53,6 +53,44 @@ fn noise(random: &mut Random, len: u64) -> Vec<u8> {
 
 /// What a stranger says.
 type Saying = fn(&mut Random) -> Vec<u8>;
+
+/// Connections that end in every way without a word, or in the middle of one.
+#[test]
+fn connections_that_end_at_once_leave_nothing_behind() {
+    let mut stage = Stage::new("closers", "");
+    let rounds = from_env("KVX_FAULT_ROUNDS", 16) * 16;
+    let ways: [(&str, End); 4] = [
+        ("connections closed at once", |stream| drop(stream)),
+        ("connections reset at once", reset),
+        ("connections half closed", |mut stream| {
+            stream.shutdown(Shutdown::Write).unwrap();
+            let _ = stream.read_to_end(&mut Vec::new());
+        }),
+        ("connections reset inside a handshake", |mut stream| {
+            stream.write_all(b"KVX\n\x01\0\xff").unwrap();
+            reset(stream);
+        }),
+    ];
+    for (fault, end) in ways {
+        let row = Row::new(fault, "nothing kept; peers served");
+        row.play(&mut stage, |stage| {
+            let ports = stage.ports();
+            for _ in 0..rounds {
+                ports.iter().for_each(|port| end(TcpStream::connect(port).unwrap()));
+            }
+            stage.wait_served(1);
+            rounds * ports.len() as u64
+        });
+    }
+}
+
+/// How a connection ends.
+type End = fn(TcpStream);
+
+/// Both ends are told that it never ended well.
+fn reset(stream: TcpStream) {
+    rustix::net::sockopt::set_socket_linger(&stream, Some(Duration::ZERO)).unwrap();
+}
 
 /// Says it, and waits to be hung up on.
 fn say(port: SocketAddr, bytes: &[u8]) {

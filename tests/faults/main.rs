@@ -10,7 +10,11 @@
 )]
 
 mod garbage;
+mod peers;
+mod roads;
 mod row;
+mod scarcity;
+mod silence;
 mod stage;
 
 use kvx_workers::service;

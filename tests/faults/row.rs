@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use kvx_workers::vitals::Vitals;
 
-use crate::stage::{PATIENCE, Served, Stage};
+use crate::stage::{PATIENCE, Served, Stage, seed};
 
 /// What goes wrong, and what the victim may have lost or gained by it once it is over. Beyond what
 /// is said here a row's victim is alive (a panic or abort ends it), its sealed memory is as it was,
@@ -147,7 +147,7 @@ struct OnPanic(&'static str);
 impl Drop for OnPanic {
     fn drop(&mut self) {
         if thread::panicking() {
-            let seed = kvx_workers::random::from_env("KVX_FAULT_SEED", 1);
+            let seed = seed();
             eprintln!("fault | {} | FAILED; repeat with KVX_FAULT_SEED={seed}", self.0);
         }
     }

@@ -33,9 +33,15 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 /// | `give` | a pool that the neighbour's prompts come from |
 /// | `open`, `take` | memory and a pool for the neighbour, which it and the victim check in each round |
 pub(crate) struct Stage {
+    executable: Box<dyn Fn() -> Command>,
     /// Who suffers. Rows may give it commands: the neighbour needs none.
     pub(crate) victim: Worker,
     neighbour: Worker,
+}
+
+/// What everything drawn at random follows from: `KVX_FAULT_SEED`.
+pub(crate) fn seed() -> u64 {
+    from_env("KVX_FAULT_SEED", 1)
 }
 
 /// What the neighbour has done so far.
@@ -53,12 +59,18 @@ impl Stage {
     /// `options`: of the victim's `engine` command.
     pub(crate) fn new(case: &str, options: &str) -> Self {
         let executable = || Command::new(std::env::current_exe().unwrap());
-        Self::by(executable, case, options)
+        Self::by(executable, case, options, "")
     }
 
-    /// Like [`Self::new`], through commands that end by running the test binary.
-    pub(crate) fn by(executable: impl Fn() -> Command, case: &str, options: &str) -> Self {
-        let seed = from_env("KVX_FAULT_SEED", 1);
+    /// Like [`Self::new`], through commands that end by running the test binary, and with options
+    /// for the neighbour's engine too.
+    pub(crate) fn by(
+        executable: impl Fn() -> Command + 'static,
+        case: &str,
+        options: &str,
+        neighbours: &str,
+    ) -> Self {
+        let seed = seed();
         let mut victim = Worker::start_by(executable(), &format!("victim-{case}"), options);
         victim.must(&format!("alloc name=open len={OPEN}"));
         victim.must(&format!("alloc name=exposed len={EXPOSED} canary={CANARY}"));
@@ -68,7 +80,8 @@ impl Stage {
             victim.must(&format!("pool name={pool}"));
         }
         victim.must(&format!("fill name=give seed={seed}"));
-        let mut neighbour = Worker::start_by(executable(), &format!("neighbour-{case}"), "");
+        let mut neighbour =
+            Worker::start_by(executable(), &format!("neighbour-{case}"), neighbours);
         for memory in ["memory", "sink"] {
             neighbour.must(&format!("alloc name={memory} len={OPEN} rights=none"));
         }
@@ -80,16 +93,23 @@ impl Stage {
             "host visitor={} memory=open give=give take=take seed={seed}",
             neighbour.id
         ));
+        // Directly, whatever road the victim tells of.
+        neighbour.must(&format!("connect peer=victim address={}", victim.address));
         let blob = victim.must("blob names=open");
         neighbour.must(&format!("add peer=victim blob={}", blob.get("blob")));
         neighbour.must(&format!(
             "visit peer=victim memory=memory sink=sink give=give take=take seed={seed}"
         ));
         victim.must("seal names=exposed,guard,private,granted,give");
-        let mut stage = Self { victim, neighbour };
+        let mut stage = Self { executable: Box::new(executable), victim, neighbour };
         // Until everything has happened once: lanes, slots and buffers are there.
         stage.wait_served(2);
         stage
+    }
+
+    /// Another process, in the same place as the two.
+    pub(crate) fn third(&self, name: &str, options: &str) -> Worker {
+        Worker::start_by((self.executable)(), name, options)
     }
 
     /// Every port at which the victim listens.
@@ -99,11 +119,9 @@ impl Stage {
 
     /// What the neighbour has done so far, with no byte wrong on either side.
     pub(crate) fn served(&mut self) -> Served {
-        for side in [&mut self.victim, &mut self.neighbour] {
-            let told = side.must("traffic");
-            assert_eq!(told.find("wrong"), None, "{told:?}");
-        }
-        let told = self.neighbour.must("traffic");
+        let (host, told) = (self.victim.must("traffic"), self.neighbour.must("traffic"));
+        let wrong = host.find("wrong").or(told.find("wrong"));
+        assert_eq!(wrong, None, "host: {host:?}, neighbour: {told:?}");
         Served {
             rounds: told.number("rounds"),
             bytes: told.number("bytes"),
@@ -135,6 +153,11 @@ impl Stage {
             );
             thread::sleep(Duration::from_millis(2));
         }
+    }
+
+    /// Lets the neighbour rest, or go on. While it rests nothing of it moves.
+    pub(crate) fn pause_neighbour(&mut self, paused: bool) {
+        self.neighbour.must(&format!("pause paused={paused}"));
     }
 
     /// What the victim holds now.

@@ -8,6 +8,7 @@ use kvx::error::PeerName;
 use kvx::{Engine, Peer, TransferOp};
 
 use super::Problem;
+use super::memory::Corrupt;
 use super::messages::{Answer, Numbered, Question};
 use super::shape::Shape;
 
@@ -79,6 +80,14 @@ impl Client {
     /// Lets the peer put a round's content into its blocks.
     pub(super) fn fill(&mut self, round: u64) -> Result<(), Problem> {
         match self.ask(Question::Fill { round })? {
+            Answer::Done => Ok(()),
+            _ => Err(self.riddle()),
+        }
+    }
+
+    /// Lets the peer change a byte.
+    pub(super) fn corrupt(&mut self, which: Corrupt) -> Result<(), Problem> {
+        match self.ask(Question::Corrupt(which))? {
             Answer::Done => Ok(()),
             _ => Err(self.riddle()),
         }

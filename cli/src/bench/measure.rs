@@ -16,10 +16,11 @@ use super::Problem;
 use super::client::{Client, Ready};
 use super::figures::{Limit, Row, Samples};
 use super::limit::{LimitClient, memcpy};
-use super::memory::Memory;
+use super::memory::{Corrupt, Memory};
 use super::options::Task;
 use super::progress::Progress;
 use super::shape::{Shape, Side};
+use super::workload::Blocks;
 use crate::clock;
 
 /// Bytes that a row moves if nobody says how often.
@@ -48,6 +49,8 @@ pub(super) struct Settings {
     pub(super) seed: u64,
     /// Whether to measure what bare loops and memcpy reach.
     pub(super) limit: bool,
+    /// Which byte of the target to change before it is looked at.
+    pub(super) corrupt: Option<Corrupt>,
 }
 
 impl Settings {
@@ -81,7 +84,8 @@ pub(super) fn measure(
     let memory = Memory::new(client.engine(), shape, Side::Initiator, op, seed)?;
     let ready = client.set_up(op, shape, seed, limit)?;
     let (prepared, prep) = prepare(task, &memory, &ready, seed)?;
-    let mut bench = Bench { client, task, memory, prepared };
+    let corrupt = settings.corrupt;
+    let mut bench = Bench { client, task, memory, prepared, corrupt };
     let mut limit = match &blocks {
         Some(blocks) => Some(Limits::new(task, connect(&ready.limit, blocks, task)?)),
         None => None,
@@ -145,11 +149,7 @@ fn prepare(
 }
 
 /// Connects to the bare loops at the first address where they are found.
-fn connect(
-    addresses: &[SocketAddr],
-    blocks: &super::workload::Blocks,
-    task: &Task,
-) -> Result<LimitClient, Problem> {
+fn connect(addresses: &[SocketAddr], blocks: &Blocks, task: &Task) -> Result<LimitClient, Problem> {
     let mut failures = Vec::new();
     for address in addresses {
         // The engine leaves its sockets' buffers to the kernel; so do the bare loops.
@@ -168,6 +168,7 @@ struct Bench<'a> {
     task: &'a Task,
     memory: Memory,
     prepared: Prepared,
+    corrupt: Option<Corrupt>,
 }
 
 /// What was measured of kvx.
@@ -198,6 +199,11 @@ impl Bench<'_> {
         }
         timed.cpu += clock::process_cpu().saturating_sub(before);
         timed.cpu += self.client.cpu()?.saturating_sub(peer_before);
+        match self.corrupt {
+            Some(which) if peer_is_target => self.client.corrupt(which)?,
+            Some(which) => self.memory.corrupt(which)?,
+            None => {}
+        }
         let difference = match peer_is_target {
             true => self.client.difference(round)?,
             false => self.memory.difference(round)?,

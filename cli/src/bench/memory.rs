@@ -1,6 +1,7 @@
 //! One side's pools in memory of its engine: filled before a round, looked at after it. The engine
 //! moves what is in them.
 
+use clap::ValueEnum;
 use kvx::error::Invalid;
 use kvx::{Buffer, Engine, Region, Rights, Span, Spans, TransferOp};
 
@@ -13,6 +14,15 @@ const POISON: u8 = 0xa5;
 
 /// Bytes that are filled or looked at together; a multiple of a word.
 const CHUNK: usize = 64 << 10;
+
+/// Which byte to change, to see that it is noticed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum Corrupt {
+    /// One of a block.
+    Inside,
+    /// One that nobody may write.
+    Outside,
+}
 
 /// The pools of one side, each a region of its own, as serving engines register theirs.
 #[derive(Debug)]
@@ -68,6 +78,20 @@ impl Memory {
             Ok(None::<()>)
         })?;
         Ok(())
+    }
+
+    /// Changes a byte.
+    pub(super) fn corrupt(&self, which: Corrupt) -> Result<(), Invalid> {
+        let place = match which {
+            Corrupt::Inside => self.places.first().copied(),
+            Corrupt::Outside => self.outside.first().map(|(pool, offset, _)| (*pool, *offset)),
+        };
+        // Every shape has a block, and pools that are larger.
+        let (pool, offset) = place.ok_or(Invalid::Empty("pool"))?;
+        let buffer = &self.buffers[pool as usize];
+        let mut byte = [0];
+        buffer.read(offset, &mut byte)?;
+        buffer.write(offset, &[!byte[0]])
     }
 
     /// The first place, if there is one, where a block does not hold the content of a round, or

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use kvx::TransferOp;
 
+use super::memory::Corrupt;
 use super::shape::Shape;
 
 /// From the run.
@@ -19,6 +20,8 @@ pub(super) enum Question {
     SetUp { op: TransferOp, shape: Shape, seed: u64, limit: bool },
     /// Put the content of this round into the blocks.
     Fill { round: u64 },
+    /// Change a byte.
+    Corrupt(Corrupt),
     /// Look whether the blocks hold the content of this round, and all else is as it was.
     Check { round: u64 },
     /// What CPU time has the process used?
@@ -71,6 +74,8 @@ impl fmt::Display for Question {
                 write!(f, "set-up {} {shape} {seed} {limit}", op_name(*op))
             }
             Self::Fill { round } => write!(f, "fill {round}"),
+            Self::Corrupt(Corrupt::Inside) => f.write_str("corrupt inside"),
+            Self::Corrupt(Corrupt::Outside) => f.write_str("corrupt outside"),
             Self::Check { round } => write!(f, "check {round}"),
             Self::Cpu => f.write_str("cpu"),
         }
@@ -90,6 +95,11 @@ impl FromStr for Question {
                 limit: words.parse()?,
             },
             "fill" => Self::Fill { round: words.parse()? },
+            "corrupt" => match words.next()? {
+                "inside" => Self::Corrupt(Corrupt::Inside),
+                "outside" => Self::Corrupt(Corrupt::Outside),
+                other => return Err(format!("{other:?} is no place")),
+            },
             "check" => Self::Check { round: words.parse()? },
             "cpu" => Self::Cpu,
             other => return Err(format!("unknown question {other:?}")),
@@ -189,6 +199,8 @@ mod tests {
         let questions = [
             Question::SetUp { op: TransferOp::Read, shape, seed: 7, limit: true },
             Question::Fill { round: 1 },
+            Question::Corrupt(Corrupt::Inside),
+            Question::Corrupt(Corrupt::Outside),
             Question::Check { round: 2 },
             Question::Cpu,
         ];

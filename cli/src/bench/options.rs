@@ -9,6 +9,7 @@ use kvx::error::Invalid;
 use kvx::transport::TransportKind;
 use kvx::{Config, TransferOp};
 
+use super::memory::Corrupt;
 use super::shape::{Order, Shape};
 use super::sweep::{BatchSizes, BlockSizes};
 use super::workload::Workload;
@@ -100,6 +101,10 @@ pub(super) struct Work {
     /// Print a JSON object a line for each row.
     #[arg(long)]
     pub(super) json: bool,
+
+    /// Change a byte of the target before it is looked at, to see that it is noticed.
+    #[arg(long, hide = true)]
+    pub(super) corrupt: Option<Corrupt>,
 }
 
 /// A sweep instead of named workloads: scattered blocks of one pool, all sizes with all batches.

@@ -54,6 +54,7 @@ pub(super) fn rows(
         warmup: work.warmup,
         seed: work.seed,
         limit: !work.no_limit,
+        corrupt: work.corrupt,
     };
     let mut client = Client::connect(engine, peer)?;
     let mut progress = Progress::new(tasks.iter().map(|task| settings.reps(&task.shape)).sum());

@@ -63,12 +63,12 @@ fn end_with_parent() {
 #[derive(Debug)]
 struct Server {
     engine: Engine,
-    runs: HashMap<(EngineId, Incarnation), Row>,
+    runs: HashMap<(EngineId, Incarnation), Current>,
 }
 
-/// What a run is at.
+/// The row that a run measures at present.
 #[derive(Debug)]
-struct Row {
+struct Current {
     memory: Memory,
     /// Serves as long as the row lasts.
     _limit: Option<LimitServer>,
@@ -110,11 +110,15 @@ impl Server {
                 self.set_up(life, op, shape, seed, limit)
             }
             Question::Fill { round } => {
-                self.row(life)?.memory.fill(round)?;
+                self.current(life)?.memory.fill(round)?;
+                Ok(Answer::Done)
+            }
+            Question::Corrupt(which) => {
+                self.current(life)?.memory.corrupt(which)?;
                 Ok(Answer::Done)
             }
             Question::Check { round } => {
-                let difference = self.row(life)?.memory.difference(round)?;
+                let difference = self.current(life)?.memory.difference(round)?;
                 Ok(difference.map_or(Answer::Done, Answer::Differs))
             }
             Question::Cpu => Ok(Answer::Cpu(clock::process_cpu())),
@@ -135,11 +139,11 @@ impl Server {
         let ip: IpAddr = self.engine.local_addr().ip();
         let limit = limit.then(|| LimitServer::start(ip)).transpose()?;
         let (limit, limit_port) = limit.unzip();
-        self.runs.insert(life, Row { memory, _limit: limit });
+        self.runs.insert(life, Current { memory, _limit: limit });
         Ok(Answer::Ready { limit_port, metadata })
     }
 
-    fn row(&self, life: (EngineId, Incarnation)) -> Result<&Row, Invalid> {
+    fn current(&self, life: (EngineId, Incarnation)) -> Result<&Current, Invalid> {
         self.runs.get(&life).ok_or(Invalid::Empty("memory: it was not set up"))
     }
 }

@@ -88,10 +88,12 @@ impl Answers {
             spans: landing.spans,
         };
         let answer = Answer { frame, expiry: header.expiry };
-        self.enqueue(answer, VecDeque::push_back, budget).map_err(|_| Refusal::Busy)
+        budget.charge(answer.cost()).map_err(|_| Refusal::Busy)?;
+        self.enqueue(answer, VecDeque::push_back);
+        Ok(())
     }
 
-    /// The next answer to go out. It counts as sent.
+    /// The next answer to go out. It is paid for until [`Self::landed`], for it may be lost.
     pub(crate) fn next(&mut self, now: Time, budget: &mut Budget) -> Option<Next> {
         let transfer = self.turns.next()?;
         let waiting = self.reads.get_mut(&transfer)?;
@@ -101,22 +103,27 @@ impl Answers {
         } else {
             waiting.turn = self.turns.join(transfer);
         }
-        self.release(&answer, budget);
+        self.spans -= answer.frame.header.runs;
         if !answer.frame.regions.iter().all(|region| region.gate.is_open()) {
+            self.landed(&answer, budget);
             self.forget(transfer, budget);
             return Some(Next::Failed(transfer, Refusal::RegionClosed));
         }
-        Some(if now < answer.expiry {
-            Next::Answer(answer)
-        } else {
-            Next::Late(transfer, answer.runs())
-        })
+        if now < answer.expiry {
+            return Some(Next::Answer(answer));
+        }
+        self.landed(&answer, budget);
+        Some(Next::Late(transfer, answer.runs()))
     }
 
-    /// An answer that was lost with its lane goes out again, first of its READ. Fails for one that
-    /// cannot be answered, because what was on lanes is beyond the bound on what is kept.
-    pub(crate) fn again(&mut self, answer: Answer, budget: &mut Budget) -> Result<(), TransferId> {
-        self.enqueue(answer, VecDeque::push_front, budget)
+    /// An answer that was lost with its lane goes out again, first of its READ.
+    pub(crate) fn again(&mut self, answer: Answer) {
+        self.enqueue(answer, VecDeque::push_front);
+    }
+
+    /// An answer is with the reader, or nobody wants it any more.
+    pub(crate) fn landed(&mut self, answer: &Answer, budget: &mut Budget) {
+        budget.release(answer.cost());
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -127,7 +134,10 @@ impl Answers {
     pub(crate) fn forget(&mut self, transfer: TransferId, budget: &mut Budget) {
         let Some(waiting) = self.reads.remove(&transfer) else { return };
         self.turns.leave(waiting.turn);
-        waiting.answers.iter().for_each(|answer| self.release(answer, budget));
+        for answer in &waiting.answers {
+            self.spans -= answer.frame.header.runs;
+            self.landed(answer, budget);
+        }
     }
 
     /// The peer is gone.
@@ -146,26 +156,14 @@ impl Answers {
         ]
     }
 
-    fn enqueue(
-        &mut self,
-        answer: Answer,
-        put: impl FnOnce(&mut VecDeque<Answer>, Answer),
-        budget: &mut Budget,
-    ) -> Result<(), TransferId> {
+    fn enqueue(&mut self, answer: Answer, put: impl FnOnce(&mut VecDeque<Answer>, Answer)) {
         let transfer = answer.frame.header.transfer;
-        budget.charge(answer.cost()).map_err(|_| transfer)?;
         self.spans += answer.frame.header.runs;
         let waiting = self.reads.entry(transfer).or_insert_with(|| Waiting {
             answers: VecDeque::new(),
             turn: self.turns.join(transfer),
         });
         put(&mut waiting.answers, answer);
-        Ok(())
-    }
-
-    fn release(&mut self, answer: &Answer, budget: &mut Budget) {
-        self.spans -= answer.frame.header.runs;
-        budget.release(answer.cost());
     }
 }
 

@@ -82,7 +82,7 @@ impl Lanes {
         self.lanes.contains_key(&lane)
     }
 
-    /// Whether a frame handed to any lane is still out for this transfer.
+    /// Forgets a lane that both sides have stopped.
     pub(crate) fn remove_if_ended(&mut self, lane: LaneId) {
         if self.lanes.get(&lane).is_some_and(|ledger| ledger.closed && ledger.retired) {
             self.lanes.remove(&lane);
@@ -94,8 +94,14 @@ impl Lanes {
         self.lanes.values().map(|ledger| ledger.sent.len() as u64).sum()
     }
 
-    pub(crate) fn clear(&mut self) {
-        self.lanes.clear();
+    /// Lanes of which not both sides have said that they have stopped.
+    pub(crate) fn len(&self) -> usize {
+        self.lanes.len()
+    }
+
+    /// Forgets all lanes. Returns the frames that were handed over and not acknowledged.
+    pub(crate) fn clear(&mut self) -> impl Iterator<Item = Sent> + use<> {
+        std::mem::take(&mut self.lanes).into_values().flat_map(|ledger| ledger.sent)
     }
 }
 

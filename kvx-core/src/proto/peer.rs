@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::error::{Cause, HandshakeError, Refusal, Side, Violation};
+use crate::error::{Cause, HandshakeError, Resource, Side, Violation};
 use crate::id::{Association, EngineId, GrantId, Incarnation, LaneId, SessionKey};
 use crate::plan::Plan;
 use crate::proto::answers::Answers;
@@ -239,9 +239,12 @@ impl Peer {
 
     /// The control connection is gone.
     pub fn handle_disconnected(&mut self, now: Time) {
-        if matches!(self.connection, Connection::Up(_)) {
-            self.connection = Connection::Down(now);
-            self.heartbeat_sent = None;
+        if !matches!(self.connection, Connection::Up(_)) {
+            return;
+        }
+        self.connection = Connection::Down(now);
+        self.heartbeat_sent = None;
+        if self.dead.is_none() {
             self.events.push_back(Event::Disconnected);
         }
     }
@@ -253,9 +256,7 @@ impl Peer {
             return;
         }
         self.forget_everything(&cause);
-        let running: Vec<LaneId> = self.lanes.running().collect();
-        self.events.extend(running.into_iter().map(Event::CloseLane));
-        self.lanes.clear();
+        self.forget_lanes();
         self.dead = Some(cause.clone());
         self.events.push_back(Event::Dead(cause));
     }
@@ -360,7 +361,8 @@ impl Peer {
                     self.transfers_ended(ended);
                 }
                 Sent::Request(transfer, _) => self.outbound.request_landed(now, transfer),
-                Sent::Answer(_) | Sent::Void => {}
+                Sent::Answer(answer) => self.answers.landed(&answer, &mut self.budget),
+                Sent::Void => {}
             }
         }
     }
@@ -373,12 +375,7 @@ impl Peer {
                 Sent::Write(transfer, runs) | Sent::Request(transfer, runs) => {
                     self.outbound.lost(transfer, runs);
                 }
-                Sent::Answer(answer) => {
-                    if let Err(transfer) = self.answers.again(answer, &mut self.budget) {
-                        let refusal = Refusal::Busy;
-                        self.stream.send(Message::ReadFailed { transfer, refusal });
-                    }
-                }
+                Sent::Answer(answer) => self.answers.again(answer),
                 Sent::Void => {}
             }
         }
@@ -410,10 +407,33 @@ impl Peer {
 
     /// The peer was heard of.
     fn hear(&mut self, now: Time) {
+        if self.dead.is_some() {
+            return;
+        }
         self.heard = self.heard.max(now);
         if std::mem::take(&mut self.suspect) {
             self.events.push_back(Event::Recovered);
         }
+    }
+
+    /// Ends all lanes, with what they carried.
+    fn forget_lanes(&mut self) {
+        let running: Vec<LaneId> = self.lanes.running().collect();
+        self.events.extend(running.into_iter().map(Event::CloseLane));
+        for frame in self.lanes.clear() {
+            if let Sent::Answer(answer) = frame {
+                self.answers.landed(&answer, &mut self.budget);
+            }
+        }
+    }
+
+    /// Whether more is kept for the peer than may be: what it makes this side say and does not
+    /// acknowledge. What is kept otherwise, the budget bounds.
+    fn check_answers(&self) -> Result<(), Violation> {
+        if self.stream.answers() > self.config.memory {
+            return Err(Violation::Overrun(Resource::PeerBytes));
+        }
+        Ok(())
     }
 
     /// Ends everything outstanding with the peer, both ways.

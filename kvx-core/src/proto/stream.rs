@@ -14,6 +14,8 @@ pub(crate) struct ControlStream {
     /// `acknowledged + 1 ..= last_queued`. Those below `retained.len() - unsent` were written to the
     /// present connection.
     retained: VecDeque<Message>,
+    /// Memory of those in `retained` that answer the peer: how many, it decides.
+    answers: u64,
     /// How many at the end of `retained` still have to be written to the present connection.
     unsent: usize,
     /// Messages outside the sequence for the present connection.
@@ -72,10 +74,15 @@ impl ControlStream {
     /// Queues a message; a sequenced one is kept until acknowledged, and its number returned.
     pub(crate) fn send(&mut self, message: Message) -> u64 {
         if !message.is_sequenced() {
+            if matches!(message, Message::HeartbeatReply { .. }) {
+                // Only the answer to the last question is of use.
+                self.urgent.retain(|urgent| !matches!(urgent, Message::HeartbeatReply { .. }));
+            }
             self.urgent.push_back(message);
             return 0;
         }
         self.last_queued += 1;
+        self.answers += message.answer_bytes();
         self.retained.push_back(message);
         self.unsent += 1;
         self.last_queued
@@ -104,6 +111,11 @@ impl ControlStream {
     /// The number up to which the peer has acknowledged.
     pub(crate) fn acknowledged(&self) -> u64 {
         self.acknowledged
+    }
+
+    /// Memory that answers take which the peer has not acknowledged.
+    pub(crate) fn answers(&self) -> u64 {
+        self.answers
     }
 
     /// Whether nothing waits to be acknowledged or written.
@@ -147,7 +159,8 @@ impl ControlStream {
             return Err(Violation::Acknowledged { sent, got });
         }
         while self.acknowledged < header.acknowledged {
-            self.retained.pop_front();
+            let message = self.retained.pop_front();
+            self.answers -= message.map_or(0, |message| message.answer_bytes());
             self.acknowledged += 1;
         }
         self.unsent = self.unsent.min(self.retained.len());

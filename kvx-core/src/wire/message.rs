@@ -282,6 +282,27 @@ impl Message {
         self.kind() >= FIRST_SEQUENCED
     }
 
+    /// What the message takes in memory, if it is one that the peer makes this side say: a peer that
+    /// does not acknowledge such messages must not make it keep more and more of them. 0 for those
+    /// that the user asks for.
+    pub(crate) fn answer_bytes(&self) -> u64 {
+        let more = match self {
+            Self::RegionsOpened(answers) => size_of_val(&answers[..]),
+            Self::SessionAbort { reason, .. } => reason.len(),
+            Self::DirectoryAnswer { entry, .. } => {
+                entry.as_ref().map_or(0, |entry| size_of_val(&entry.addresses[..]))
+            }
+            Self::Fenced { .. }
+            | Self::LaneRetired { .. }
+            | Self::NotificationCredit { .. }
+            | Self::ReadExpired { .. }
+            | Self::ReadFailed { .. }
+            | Self::Refused { .. } => 0,
+            _ => return 0,
+        };
+        (size_of::<Self>() + more) as u64
+    }
+
     /// Appends the body's bytes, at most [`MAX_BODY`].
     ///
     /// # Errors
@@ -292,7 +313,7 @@ impl Message {
     }
 
     /// The message of these bytes. Notification parts and payloads are slices of `body`, not
-    /// copies.
+    /// copies, unless much of it is neither.
     ///
     /// # Errors
     /// The first rule that is broken.

@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use kvx_core::error::{Cause, Violation};
+use kvx_core::error::{Cause, LaneError, Violation};
 use kvx_core::id::{Association, LaneId, Slot, TransferId};
 use kvx_core::proto::Event;
 use kvx_core::transport::{Admission, Landing};
-use kvx_core::wire::message::Message;
+use kvx_core::wire::message::{Message, MessageHeader};
 use kvx_core::wire::{FrameHeader, FrameRuns, WireSpan};
 
 use super::scene::{SECOND, scene, told};
@@ -198,6 +198,21 @@ fn a_frame_of_before_a_reset_counts_for_nothing_after_it() {
 }
 
 #[test]
+fn a_peer_that_began_anew_is_not_told_of_what_came_before() {
+    let mut scene = scene();
+    let now = scene.pair.now;
+    scene.pair.sides[1].peer.notify(now, "one".into()).unwrap();
+    scene.pair.settle();
+    scene.pair.forget(1);
+    scene.pair.connect(0);
+    // A heartbeat goes out before it is known who is there: it acknowledges nothing.
+    scene.pair.elapse(2 * SECOND);
+    assert!(scene.pair.messages(1).iter().any(|said| matches!(said, Message::Heartbeat { .. })));
+    while scene.pair.deliver(1) {}
+    assert!(scene.pair.sides[1].violation.is_none());
+}
+
+#[test]
 fn an_overtaken_connection_does_not_take_the_place_of_a_later_one() {
     let mut scene = scene();
     let overtaken = scene.pair.handshake(0, Duration::ZERO).1;
@@ -240,4 +255,45 @@ fn goodbye_ends_the_other_side() {
     scene.pair.sides[1].peer.goodbye();
     scene.pair.settle_control();
     assert_eq!(scene.end(), "the peer shut down");
+}
+
+#[test]
+fn nothing_comes_of_a_peer_that_is_over() {
+    let mut scene = scene();
+    let (lane, runs) = (scene.pair.lanes(0)[0], FrameRuns { first: 0, count: 1, total: 1 });
+    scene.pair.elapse(6 * SECOND);
+    assert!(!scene.pair.sides[0].peer.is_alive(), "it is suspect");
+    scene.pair.sides[0].peer.kill(Cause::PeerRemoved);
+    scene.pair.collect();
+    // What was under way when it died.
+    let now = scene.pair.now;
+    let header = FrameHeader::write(TransferId(1), None, now + SECOND, runs, 16);
+    let peer = &mut scene.pair.sides[0].peer;
+    let mut landing = Landing::default();
+    let admission = peer.handle_frame(now, lane, &header, &[], &mut landing).unwrap();
+    assert_eq!(admission, Admission::Discard);
+    peer.handle_frame_finished(now, lane, &header, Ok(()));
+    peer.handle_ack(now, lane, &FrameHeader::ack(1, 0)).unwrap();
+    peer.handle_lane_closed(now, lane, LaneError::Closed);
+    peer.handle_timeout(now + 60 * SECOND);
+    let mut body = Vec::new();
+    let notify = Message::Notify { after: None, more: false, bytes: "late".into() };
+    notify.encode_body(&mut body).unwrap();
+    let header =
+        MessageHeader { body_len: body.len() as u32, kind: 24, sequence: 9, acknowledged: 9 };
+    peer.handle_message(now, &header, body.into()).unwrap();
+    peer.handle_disconnected(now);
+    assert!(peer.poll_event().is_none(), "Dead was the last");
+    assert_eq!(peer.next_timeout(), kvx_core::time::Time::NEVER);
+}
+
+#[test]
+fn acknowledging_what_is_queued_and_was_never_written_ends_the_peer() {
+    let mut scene = scene();
+    let now = scene.pair.now;
+    scene.pair.inject(1, 0, 1, &Message::Acknowledge);
+    scene.pair.sides[1].peer.notify(now, "not written yet".into()).unwrap();
+    scene.pair.deliver(1);
+    let violation = scene.pair.sides[1].violation.take();
+    assert!(matches!(violation, Some(Violation::Acknowledged { sent: 0, got: 1 })));
 }

@@ -3,13 +3,16 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use kvx_core::error::{Cause, Resource, Violation};
+use kvx_core::error::{Cause, Refusal, Resource, Violation};
+use kvx_core::id::{Slot, TransferId};
 use kvx_core::plan::{Plan, PlanOptions, Span, Spans};
 use kvx_core::proto::{PeerConfig, Post, Target, TransferOp};
-use kvx_core::wire::READ_CREDIT;
-use kvx_core::wire::message::Message;
+use kvx_core::region::RegionKey;
+use kvx_core::transport::OutFrame;
+use kvx_core::wire::message::{Message, OpenRegion};
+use kvx_core::wire::{FrameHeader, FrameRuns, READ_CREDIT, WireSpan};
 
-use super::scene::{ALL, config, scene, scene_with, told};
+use super::scene::{ALL, SECOND, config, fates, present, refusal, say, scene, scene_with, told};
 
 #[test]
 fn undelivered_notifications_are_credited_and_taking_them_gives_credit_back() {
@@ -87,6 +90,21 @@ fn returning_more_credit_than_was_used_ends_the_peer() {
     scene.pair.inject(0, 1, 0, &Message::NotificationCredit { consumed: 65 });
     scene.pair.deliver(0);
     assert!(matches!(scene.pair.sides[0].violation, Some(Violation::Acknowledged { .. })));
+}
+
+#[test]
+fn credit_given_back_for_what_never_left_does_no_harm() {
+    let mut scene = scene();
+    let now = scene.pair.now;
+    scene.pair.sides[0].peer.notify(now, "early".into()).unwrap();
+    // The peer cannot have got it yet.
+    scene.pair.inject(0, 1, 0, &Message::NotificationCredit { consumed: 69 });
+    scene.pair.deliver(0);
+    scene.pair.disconnect();
+    scene.pair.elapse(11 * SECOND);
+    assert_eq!(fates(&mut scene.pair, 0), [(1, "not delivered")]);
+    let now = scene.pair.now;
+    scene.pair.sides[0].peer.notify(now, "late".into()).unwrap();
 }
 
 /// A READ of `count` single bytes from a region made for it.
@@ -180,4 +198,64 @@ fn cancelling_leaves_nothing_behind() {
     for side in &scene.pair.sides {
         assert_eq!(side.peer.residue(), []);
     }
+}
+
+#[test]
+fn what_a_peer_makes_this_side_say_and_never_acknowledges_is_bounded() {
+    let mut scene = scene_with(PeerConfig { memory: 600_000, ..config() });
+    let open = OpenRegion { region: scene.remote.id, key: scene.remote.key.clone() };
+    // Each question is answered; nobody reads the answers.
+    let questions = vec![Message::OpenRegions(vec![open; 10]); 5000];
+    let violation = say(&mut scene.pair, 1, questions);
+    assert!(matches!(violation, Some(Violation::Overrun(Resource::PeerBytes))), "{violation:?}");
+}
+
+#[test]
+fn what_was_acknowledged_does_not_count_any_more() {
+    let mut scene = scene_with(PeerConfig { memory: 600_000, ..config() });
+    for _ in 0..5000 {
+        // Refused, for the key is wrong, and may be asked for again with a better one.
+        let key = RegionKey::new([0x55; 16]);
+        scene.pair.sides[0].peer.learn_regions([(scene.remote.id, key)]);
+        scene.pair.sides[0].peer.open_remote_regions(&[scene.remote.id]).unwrap();
+        let key = scene.remote.key.clone();
+        scene.pair.sides[0].peer.learn_regions([(scene.remote.id, key)]);
+        scene.pair.settle_control();
+    }
+    assert!(scene.pair.sides[1].violation.is_none());
+}
+
+#[test]
+fn of_many_heartbeats_at_once_the_last_is_answered() {
+    let mut scene = scene();
+    let now = scene.pair.now;
+    for _ in 0..1000 {
+        scene.pair.inject(1, 0, 0, &Message::Heartbeat { time: now });
+        scene.pair.deliver(1);
+    }
+    assert_eq!(scene.pair.messages(0).len(), 1);
+}
+
+#[test]
+fn answers_that_a_reader_never_acknowledges_are_bounded() {
+    let mut scene = scene_with(PeerConfig { memory: 600_000, ..config() });
+    let region = scene.remote.id;
+    scene.pair.sides[0].peer.open_remote_regions(&[region]).unwrap();
+    scene.pair.settle();
+    let (now, lane) = (scene.pair.now, scene.pair.lanes(1)[0]);
+    let table = vec![WireSpan { slot: Slot(0), len: 1, offset: 0 }; 1024];
+    let runs = FrameRuns { first: 0, count: 1024, total: 1024 };
+    let mut answered = 0;
+    for number in 1..100 {
+        let read = TransferId(1 << 63 | number);
+        let request = FrameHeader::read_request(read, now + SECOND, runs);
+        present(&mut scene.pair, 1, &request, &table).unwrap();
+        while let Some(frame) = scene.pair.sides[1].peer.next_frame(now, lane) {
+            answered += usize::from(matches!(frame, OutFrame::ReadData(_)));
+        }
+    }
+    assert_eq!(refusal(&mut scene.pair, 1), Some(Refusal::Busy));
+    assert!((30..40).contains(&answered), "{answered} answers of 16 KiB are kept");
+    scene.pair.sides[1].peer.kill(Cause::PeerRemoved);
+    assert_eq!(scene.pair.sides[1].peer.residue(), [], "the dead keep nothing");
 }

@@ -162,14 +162,16 @@ fn lanes_outlive_the_control_connection_whoever_dials_the_next() {
     scene.pair.connect(1);
     scene.pair.settle();
     assert_eq!(scene.pair.lanes(0), before);
-    for lane in before {
-        scene.pair.cut(lane, 1, 0);
+    for lane in &before {
+        scene.pair.cut(*lane, 1, 0);
     }
     scene.write();
     scene.pair.settle();
     scene.pair.live(SECOND);
     assert_eq!(scene.end(), "1024 bytes in 8 runs");
     assert_eq!(scene.pair.lanes(0), scene.pair.lanes(1));
+    let after = scene.pair.lanes(0);
+    assert!(after.iter().all(|lane| !before.contains(lane)), "a name is never used twice");
 }
 
 #[test]
@@ -329,4 +331,39 @@ fn a_pair_has_so_many_lanes_and_no_more() {
         assert_eq!(open(peer, number), Ok(()));
     }
     assert_eq!(open(peer, 64), Err(HandshakeError::Busy));
+}
+
+#[test]
+fn lanes_that_the_peer_never_retires_are_bounded() {
+    let mut scene = scene();
+    let now = scene.pair.now;
+    let first = scene.pair.lanes(1)[0].0;
+    let (ours, theirs) = scene.pair.sides[1].peer.associations().unwrap();
+    let mut opened = 0;
+    for number in 0..1000 {
+        let lane = LaneId(first + 100 + 2 * number);
+        let peer = &mut scene.pair.sides[1].peer;
+        if peer.check_lane(theirs, ours, lane).is_ok() {
+            peer.handle_lane_opened(lane).unwrap();
+            peer.handle_lane_closed(now, lane, LaneError::Closed);
+            opened += 1;
+        }
+    }
+    assert_eq!(opened, 4 * 64 - 2, "with the two that are open");
+    // Nor does the side that dials open more and more of them.
+    let mut dialed = 0;
+    let mut lanes: Vec<LaneId> = scene.pair.lanes(0);
+    while let Some(lane) = lanes.pop() {
+        dialed += 1;
+        assert!(dialed < 1000);
+        let peer = &mut scene.pair.sides[0].peer;
+        peer.handle_lane_closed(now, lane, LaneError::Closed);
+        while let Some(event) = peer.poll_event() {
+            if let Event::OpenLane(lane) = event {
+                peer.handle_lane_opened(lane).unwrap();
+                lanes.push(lane);
+            }
+        }
+    }
+    assert_eq!(dialed, 4 * 64);
 }

@@ -166,6 +166,7 @@ fn a_refused_writes_notification_is_dropped_when_it_comes_later() {
     let region = scene.remote.id;
     scene.pair.sides[1].registry.deregister(region).unwrap();
     scene.write_and_tell("never");
+    assert_eq!(scene.pair.messages(1).len(), 1, "it is on its way, and cannot be taken back");
     // The slots are known: the data overtakes the notification, and is refused.
     let lane = scene.pair.lanes(0)[0];
     while scene.pair.transmit(0, lane) {}

@@ -212,3 +212,20 @@ fn nothing_more_of_a_cancelled_write_is_sent() {
     assert!(!scene.pair.transmit(0, lane));
     assert!(!scene.pair.sides[0].peer.has_frames());
 }
+
+#[test]
+fn a_write_is_not_done_while_one_run_is_missing() {
+    let mut scene = scene();
+    let post = scene.post_of(TransferOp::Write, scene.plan(3, 128));
+    scene.post(post);
+    scene.pair.settle_control();
+    let lane = scene.pair.lanes(0)[0];
+    // Two runs of three, acknowledged.
+    scene.pair.transmit(0, lane);
+    while scene.pair.receive(1, lane) {}
+    scene.pair.transmit(1, lane);
+    while scene.pair.receive(0, lane) {}
+    assert!(scene.ends().is_empty());
+    scene.pair.settle();
+    assert_eq!(scene.end(), "384 bytes in 3 runs");
+}

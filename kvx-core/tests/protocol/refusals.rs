@@ -63,6 +63,8 @@ fn a_slot_that_was_never_given_out_is_refused() {
     );
     let wild = answer(header(&scene, 102, None), span(slot, u64::MAX), &mut scene);
     assert_eq!(wild, Err(Refusal::OutOfBounds));
+    let one_byte = answer(header(&scene, 104, None), span(slot, 4081), &mut scene);
+    assert_eq!(one_byte, Err(Refusal::OutOfBounds));
     assert_eq!(answer(header(&scene, 103, None), span(slot, 4080), &mut scene), Ok(()));
     assert_eq!(scene.target_bytes(), before, "no lane wrote anything");
 }

@@ -60,6 +60,28 @@ fn notification_parts_and_payloads_are_slices_of_what_was_received() {
 }
 
 #[test]
+fn what_a_message_brings_beside_a_part_is_not_kept_with_it() {
+    let content = Bytes::from_static(&[7; 10]);
+    let notify = Message::Notify { after: None, more: false, bytes: content.clone() };
+    let end = Message::SessionEnd { grant: kvx_core::id::GrantId(1), writes: 0, payload: content };
+    for message in [notify, end] {
+        let mut body = Vec::new();
+        message.encode_body(&mut body).unwrap();
+        // An extension that nobody knows, of half a megabyte.
+        body.extend([5, 0, 0, 0, 0, 0, 8, 0]);
+        body.resize(body.len() + (512 << 10), 0);
+        let body = Bytes::from(body);
+        let (Message::Notify { bytes: part, .. } | Message::SessionEnd { payload: part, .. }) =
+            Message::decode(message.kind(), body.clone()).unwrap()
+        else {
+            panic!("another type came back");
+        };
+        assert_eq!(part, [7; 10][..]);
+        assert!(!body.as_ptr_range().contains(&part.as_ptr()), "the part keeps all of the body");
+    }
+}
+
+#[test]
 fn a_welcome_without_its_proof_is_what_comes_before_its_last_32_bytes() {
     let welcome = samples::all().into_iter().find_map(|(_, thing)| match thing {
         Thing::Handshake(HandshakeMessage::Welcome(welcome)) => Some(welcome),

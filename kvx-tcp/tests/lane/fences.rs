@@ -9,7 +9,7 @@ use kvx_core::error::Refusal;
 use kvx_core::region::{Gate, Region};
 use kvx_core::time::Time;
 use kvx_core::transport::Lane;
-use kvx_core::wire::FrameKind;
+use kvx_core::wire::{FRAME_HEADER_LEN, FrameHeader, FrameKind};
 use kvx_tcp::{TcpOptions, TcpTransport};
 
 use crate::support::*;
@@ -94,6 +94,25 @@ fn nothing_lands_after_the_transfers_gate_closed() {
 fn nothing_lands_at_or_after_the_expiry() {
     let expire = |target: &Target| target.host.set_now(1000);
     Target::new().fence_inside_a_frame(Time::from_nanos(1000), expire, Refusal::Expired);
+}
+
+#[test]
+fn a_frame_refused_inside_its_payload_is_acknowledged_without_a_wake() {
+    let mut target = Target::new();
+    target.host.acknowledge();
+    target.peer.set_read_timeout(Some(HUNG)).unwrap();
+    let expiry = Time::from_nanos(1000);
+    for round in 1..=3 {
+        target.host.set_now(1);
+        let frame = write_bytes(round, expiry, &[(0, 0, &[7; 1000])]);
+        target.peer.write_all(&frame[..500]).unwrap();
+        wait_received(&target.transport, (round - 1) * frame.len() as u64 + 500);
+        target.host.set_now(1000);
+        target.peer.write_all(&frame[500..]).unwrap();
+        let mut ack = [0; FRAME_HEADER_LEN];
+        target.peer.read_exact(&mut ack).unwrap();
+        assert_eq!(FrameHeader::decode(&ack).unwrap().processed, round);
+    }
 }
 
 #[test]

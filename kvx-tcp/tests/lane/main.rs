@@ -5,6 +5,7 @@ mod attend;
 mod fences;
 mod fragments;
 mod frames;
+mod leases;
 mod life;
 mod staging;
 mod support;

@@ -156,16 +156,21 @@ pub fn find_byte(buffer: &Buffer, seed: u64, byte: u8) -> Option<u64> {
     at.map(|at| at as u64)
 }
 
-/// Whether every byte of these buffers is `byte`; else a place where one is not.
+/// A place in these buffers that does not hold this byte.
 pub fn find_other(buffers: &[Buffer], byte: u8) -> Option<String> {
+    // In pieces: what is looked at must not grow by the looking.
+    let expected = [byte; 64 << 10];
+    let mut seen = expected;
     buffers.iter().zip(0..).find_map(|(buffer, index): (_, u32)| {
-        let mut seen = vec![0; buffer.len() as usize];
-        buffer.read(0, &mut seen).unwrap();
-        // Compared as slices first: a loop over the bytes is slow without optimisation.
-        if seen == vec![byte; seen.len()] {
-            return None;
+        for offset in (0..buffer.len()).step_by(expected.len()) {
+            let len = (buffer.len() - offset).min(expected.len() as u64) as usize;
+            buffer.read(offset, &mut seen[..len]).unwrap();
+            // Compared as slices first: a loop over the bytes is slow without optimisation.
+            if seen[..len] != expected[..len] {
+                let at = seen.iter().position(|seen| *seen != byte).unwrap_or(0);
+                return Some(format!("buffer-{index}-offset-{}", offset + at as u64));
+            }
         }
-        let at = seen.iter().position(|seen| *seen != byte);
-        at.map(|at| format!("buffer-{index}-offset-{at}"))
+        None
     })
 }

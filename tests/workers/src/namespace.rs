@@ -3,6 +3,8 @@
 
 use std::process::{Command, Stdio};
 
+use rustix::process::Pid;
+
 /// A network namespace of the test's own; it goes with this value.
 #[derive(Debug)]
 pub struct Namespace {
@@ -57,18 +59,34 @@ impl Namespace {
 
     /// The dialer's port of the connection to `port` that has carried most: a lane.
     pub fn busiest_connection(&self, port: u16) -> u16 {
+        let connections = self.connections(port, None);
+        let busiest = connections.iter().max_by_key(|(_, sent)| *sent);
+        busiest.unwrap().0
+    }
+
+    /// The dialer's port and the bytes sent of each connection to `port`; those of one dialer only,
+    /// if it is named.
+    pub fn connections(&self, port: u16, dialer: Option<Pid>) -> Vec<(u16, u64)> {
         let filter = format!("dport = :{port}");
-        let arguments = ["-tinOH", "state", "established", &filter];
+        let arguments = ["-tinpOH", "state", "established", &filter];
         let listed = run(self.inside("ss").args(arguments)).unwrap();
         let number_after = |line: &str, key: &str| {
             let rest = line.split_once(key).map_or("", |(_, rest)| rest);
             let digits: String = rest.chars().take_while(char::is_ascii_digit).collect();
             digits.parse::<u64>().unwrap_or(0)
         };
-        let busiest = listed.lines().max_by_key(|line| number_after(line, "bytes_sent:")).unwrap();
-        // Recv-Q, Send-Q, local address, peer's address.
-        let local = busiest.split_whitespace().nth(2).unwrap();
-        local.rsplit(':').next().unwrap().parse().unwrap()
+        let process = dialer.map(|pid| format!("pid={},", pid.as_raw_nonzero()));
+        let of_dialer = |line: &&str| process.as_ref().is_none_or(|pid| line.contains(pid));
+        listed
+            .lines()
+            .filter(of_dialer)
+            .map(|line| {
+                // Recv-Q, Send-Q, local address, peer's address.
+                let local = line.split_whitespace().nth(2).unwrap();
+                let port = local.rsplit(':').next().unwrap().parse().unwrap();
+                (port, number_after(line, "bytes_sent:"))
+            })
+            .collect()
     }
 
     fn inside(&self, program: &str) -> Command {

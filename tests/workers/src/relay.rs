@@ -1,12 +1,18 @@
-//! A relay between engines, which cuts, stalls or corrupts connections at a chosen byte. Engines
-//! tell their peers its address instead of their own, so that every connection goes through it. It
-//! knows of the protocol which connections are control and which are lanes, and nothing else.
+//! A relay between engines, which cuts, stalls or corrupts connections at a chosen byte, and makes
+//! the road slow. Engines tell their peers its address instead of their own, so that every
+//! connection goes through it. It knows of the protocol which connections are control and which are
+//! lanes, and nothing else.
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread;
 use std::time::{Duration, Instant};
+
+use kvx::Config;
+use kvx::config::Advertise;
+
+use crate::random::Random;
 
 /// What a connection is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,6 +47,17 @@ pub enum Fault {
     Corrupt(u8),
 }
 
+/// How bytes travel in either direction.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Weather {
+    /// How long a piece takes at least.
+    pub delay: Duration,
+    /// How much longer it may take.
+    pub jitter: Duration,
+    /// Bytes of a piece at most, each piece of another size; 0: whatever comes at once.
+    pub piece: usize,
+}
+
 /// A fault that waits for its byte: counted over all connections of its kind.
 #[derive(Debug)]
 struct Armed {
@@ -71,6 +88,7 @@ struct State {
     /// Nothing gets through: connections end as soon as they are made.
     down: bool,
     armed: Vec<Armed>,
+    weather: Weather,
     connections: Vec<Arc<Connection>>,
 }
 
@@ -107,12 +125,24 @@ impl Relay {
 
     /// The engine is there: from now on connections get through.
     pub fn serve(&self, engine: SocketAddr) {
-        self.shared.lock().engine = Some(engine);
+        let mut state = self.shared.lock();
+        state.engine = Some(engine);
+        state.down = false;
+    }
+
+    /// Makes an engine tell its peers to come this way.
+    pub fn lead(&self, config: Config) -> Config {
+        config.advertise([Advertise::Socket(self.address)])
     }
 
     /// Lets a fault happen after as many bytes of this kind, this way.
     pub fn arm(&self, kind: Kind, way: Way, after: u64, fault: Fault) {
         self.shared.lock().armed.push(Armed { kind, way, left: after, fault });
+    }
+
+    /// Makes the road slow from now on; [`Weather::default`] makes it good again.
+    pub fn weather(&self, weather: Weather) {
+        self.shared.lock().weather = weather;
     }
 
     /// Forgets the faults that have not happened; says how many those are.
@@ -130,7 +160,7 @@ impl Relay {
         }
     }
 
-    /// Ends all connections, and each new one, until [`Self::up`].
+    /// Ends all connections, and each new one, until [`Self::up`] or [`Self::serve`].
     pub fn down(&self) {
         self.shared.lock().down = true;
         self.cut_all();
@@ -181,7 +211,13 @@ impl Shared {
         engine.set_nodelay(true).unwrap();
         let connection = Connection { dialer, engine, stalled: Mutex::new(false) };
         let connection = Arc::new(connection);
-        self.lock().connections.push(Arc::clone(&connection));
+        {
+            let mut state = self.lock();
+            if state.down {
+                return;
+            }
+            state.connections.push(Arc::clone(&connection));
+        }
         let shared = Arc::clone(self);
         thread::spawn(move || {
             // The type of the first message: what the connection is for.
@@ -205,7 +241,10 @@ impl Shared {
         let mut buffer = vec![0; 64 << 10];
         buffer[..begin.len()].copy_from_slice(begin);
         let mut len = begin.len();
+        let mut random = Random::new(way as u64);
         loop {
+            let weather = self.lock().weather;
+            let next = weather.wait(&mut random).clamp(1, buffer.len());
             let bytes = &mut buffer[..len];
             let moved = match self.count(kind, way, len) {
                 None => to.write_all(bytes),
@@ -232,7 +271,7 @@ impl Shared {
                     return self.end(connection);
                 }
             };
-            let read = moved.and_then(|()| from.read(&mut buffer));
+            let read = moved.and_then(|()| from.read(&mut buffer[..next]));
             match read {
                 Ok(0) => {
                     let _ = to.shutdown(Shutdown::Write);
@@ -271,6 +310,21 @@ impl Shared {
     fn end(&self, connection: &Arc<Connection>) {
         connection.close();
         self.lock().connections.retain(|other| !Arc::ptr_eq(other, connection));
+    }
+}
+
+impl Weather {
+    /// Waits as long as a piece takes; how many bytes the next one may have.
+    fn wait(self, random: &mut Random) -> usize {
+        let jitter = random.below(self.jitter.as_micros() as u64 + 1);
+        let pause = self.delay + Duration::from_micros(jitter);
+        if !pause.is_zero() {
+            thread::sleep(pause);
+        }
+        match self.piece {
+            0 => usize::MAX,
+            piece => 1 + random.below(piece as u64) as usize,
+        }
     }
 }
 

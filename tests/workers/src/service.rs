@@ -84,8 +84,11 @@ impl Service {
     fn carry_out(&mut self, command: &Line) -> Result<String> {
         match command.verb.as_str() {
             "engine" => self.build(command),
+            "another" => self.build_another(command),
+            "shutdown" => Ok(self.shut_down()),
             "pool" => Ok(self.pool(command)),
             "alloc" => self.allocate(command),
+            "free" => Ok(self.free(command)),
             "fill" => Ok(self.fill(command)),
             "check" => Ok(self.check(command)),
             "check-outside" => Ok(self.check_outside(command)),
@@ -98,13 +101,12 @@ impl Service {
             "host" => Ok(self.host(command)),
             "visit" => Ok(self.visit(command)),
             "traffic" => Ok(self.traffic()),
+            "pause" => Ok(self.pause(command)),
             "leave" => Ok(self.leave()),
             "deregister" => self.deregister(command),
             "blob" => self.blob(command),
             "add" => self.add(command),
             "connect" => self.connect(command),
-            "dial" => Ok(self.dial(command)),
-            "meet" => Ok(self.meet(command)),
             "remove" => Ok(self.remove(command)),
             "send" => Ok(self.send(command)),
             "receive" => Ok(self.receive(command)),
@@ -117,6 +119,8 @@ impl Service {
             "wait" => self.wait(command),
             "cancel" => Ok(self.cancel(command)),
             "notify" => self.notify(command),
+            "notify-long" => self.notify_long(command),
+            "prepare" => self.prepare(command),
             "notes" => Ok(self.notes(command)),
             other => panic!("no command {other}"),
         }
@@ -147,6 +151,13 @@ impl Service {
         Ok(answer)
     }
 
+    /// `shutdown`: the engine leaves in good order, and all it had is let go. Another may be built.
+    fn shut_down(&mut self) -> String {
+        self.engine().shutdown();
+        *self = Self::default();
+        "ok".to_owned()
+    }
+
     fn engine(&self) -> &Engine {
         self.engine.as_ref().unwrap()
     }
@@ -170,22 +181,6 @@ impl Service {
         let peer = self.engine().connect(command.get("address")).wait()?;
         self.peers.insert(command.get("peer").to_owned(), peer);
         Ok("ok".to_owned())
-    }
-
-    /// `dial address=`: connects to whoever is there, without waiting for the outcome.
-    fn dial(&self, command: &Line) -> String {
-        let connecting = self.engine().connect(command.get("address"));
-        std::thread::spawn(move || connecting.wait().map(drop));
-        "ok".to_owned()
-    }
-
-    /// `meet peer= id=`: a peer that has connected by itself.
-    fn meet(&mut self, command: &Line) -> String {
-        let id = command.get("id");
-        let mut peers = self.engine().peers().into_iter();
-        let met = peers.find(|peer| peer.identity().is_some_and(|(known, _)| hex_of(known) == id));
-        self.peers.insert(command.get("peer").to_owned(), met.unwrap());
-        "ok".to_owned()
     }
 
     /// `remove peer=`

@@ -12,6 +12,10 @@ pub struct Vitals {
     pub resident_kib: u64,
     /// Open descriptors.
     pub descriptors: u64,
+    /// Address space, in KiB.
+    pub mapped_kib: u64,
+    /// Private writable memory, in KiB: what RLIMIT_DATA limits.
+    pub data_kib: u64,
     /// Threads.
     pub threads: u64,
     /// Processor time used so far, in clock ticks of 10 ms.
@@ -34,6 +38,8 @@ impl Vitals {
         let times = fields.split_whitespace().skip(11).take(2);
         Some(Self {
             resident_kib: field("VmRSS:")?,
+            mapped_kib: field("VmSize:")?,
+            data_kib: field("VmData:")?,
             descriptors: fs::read_dir(format!("{directory}/fd")).ok()?.count() as u64,
             threads: field("Threads:")?,
             ticks: times.map(|time| time.parse::<u64>().unwrap_or(0)).sum(),

@@ -8,6 +8,7 @@ use crate::error::{Cause, Invalid, Resource, Violation};
 use crate::id::{GrantId, SessionKey, Slot};
 use crate::layout::Layout;
 use crate::proto::budget::Budget;
+use crate::wire::WireError;
 use crate::wire::message::Grant;
 
 /// Grants taken back that are remembered: as many as may end within one turn of events.
@@ -58,7 +59,7 @@ impl GotGrants {
     /// A grant, or more of one, has come from the peer.
     pub(crate) fn receive(
         &mut self,
-        message: Grant,
+        mut message: Grant,
         budget: &mut Budget,
     ) -> Result<Option<GrantReceived>, Violation> {
         if self.open.contains_key(&message.grant) {
@@ -70,14 +71,15 @@ impl GotGrants {
         }
         let charged = GRANT_COST
             + u64::from(message.total_blocks) * 4
-            + message.layout.pools.len() as u64 * 16;
+            + message.layout.pools.len() as u64 * 16
+            + message.slots.len() as u64 * 4;
         budget.charge(charged)?;
         let id = message.grant;
         self.open.insert(
             id,
             Got {
                 session: message.session,
-                slots: Arc::from(&message.slots[..]),
+                slots: Arc::from(std::mem::take(&mut message.slots)),
                 partial: Some(Box::new(message)),
                 ending: None,
                 charged,
@@ -98,6 +100,8 @@ impl GotGrants {
             let why = "the grant is whole";
             return Err(Violation::Unexpected { message: "GrantBlocks", why });
         };
+        let memory = WireError::Memory { what: "grant", bytes: blocks.len() * size_of::<u32>() };
+        partial.blocks.try_reserve(blocks.len()).map_err(|_| Violation::from(memory))?;
         partial.blocks.extend(blocks);
         self.finish_grant(grant)
     }

@@ -2,15 +2,15 @@
 
 use std::collections::BTreeMap;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 
 use super::{LEAST_WINDOW, cost};
 use crate::error::{Resource, Violation};
 use crate::id::TransferId;
 use crate::proto::budget::Budget;
 use crate::proto::inbound::Standing;
-use crate::wire::MAX_NOTIFICATION;
 use crate::wire::message::Message;
+use crate::wire::{MAX_NOTIFICATION, WireError};
 
 /// Notifications from the peer.
 #[derive(Debug)]
@@ -23,7 +23,7 @@ pub(crate) struct NotifyReceiver {
     /// `consumed` as the peer was told last.
     told: u64,
     /// Parts of a notification that is not whole yet.
-    partial: Option<(Option<TransferId>, BytesMut)>,
+    partial: Option<(Option<TransferId>, Vec<u8>)>,
     /// Whole ones that wait for their WRITE.
     waiting: BTreeMap<TransferId, Vec<Bytes>>,
 }
@@ -52,7 +52,8 @@ impl NotifyReceiver {
         let whole = match self.partial.take() {
             None if !more => bytes,
             None => {
-                let held = BytesMut::from(&bytes[..]);
+                let mut held = Vec::new();
+                append(&mut held, &bytes)?;
                 self.hold(after, held, budget)?;
                 return Ok(None);
             }
@@ -64,7 +65,7 @@ impl NotifyReceiver {
                     });
                 }
                 budget.release(held.len() as u64);
-                held.extend_from_slice(&bytes);
+                append(&mut held, &bytes)?;
                 if held.len() > MAX_NOTIFICATION {
                     return Err(Violation::Overrun(Resource::NotificationCredit));
                 }
@@ -72,7 +73,7 @@ impl NotifyReceiver {
                     self.hold(after, held, budget)?;
                     return Ok(None);
                 }
-                held.freeze()
+                held.into()
             }
         };
         self.outstanding += cost(whole.len());
@@ -131,7 +132,7 @@ impl NotifyReceiver {
     fn hold(
         &mut self,
         after: Option<TransferId>,
-        held: BytesMut,
+        held: Vec<u8>,
         budget: &mut Budget,
     ) -> Result<(), Violation> {
         budget.charge(held.len() as u64)?;
@@ -146,4 +147,13 @@ impl NotifyReceiver {
         }
         *self = Self::new(self.window);
     }
+}
+
+/// Adds a part. Memory that the peer decides the size of may not be there: then the peer ends, not
+/// the process.
+fn append(held: &mut Vec<u8>, part: &[u8]) -> Result<(), Violation> {
+    let memory = WireError::Memory { what: "notification", bytes: part.len() };
+    held.try_reserve(part.len()).map_err(|_| Violation::from(memory))?;
+    held.extend_from_slice(part);
+    Ok(())
 }

@@ -75,7 +75,9 @@ impl NotifySender {
                 "{len} bytes and {overhead} more are above the {window} that the peer keeps"
             ));
         }
-        let outstanding = self.used - self.consumed;
+        // A peer may give credit back for what it never got, and what is taken back later then
+        // counts twice.
+        let outstanding = self.used.saturating_sub(self.consumed);
         if outstanding + cost(len) > self.window.unwrap_or(LEAST_WINDOW) {
             return Err(Cause::Busy(Resource::NotificationCredit));
         }

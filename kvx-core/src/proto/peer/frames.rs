@@ -55,6 +55,7 @@ impl Peer {
         landing: &mut Landing,
     ) -> Result<Admission, Violation> {
         self.hear(now);
+        self.check_answers()?;
         landing.clear();
         if self.lanes.get(lane).is_none_or(|ledger| ledger.is_closed()) {
             return Ok(Admission::Discard);
@@ -67,10 +68,9 @@ impl Peer {
         }
         match header.kind {
             FrameKind::Write => self.handle_write(now, lane, header, table, landing),
-            FrameKind::ReadRequest if !header.transfer.is_read() => Err(Violation::Unexpected {
-                message: "READ request",
-                why: "its id is a WRITE's",
-            }),
+            FrameKind::ReadRequest if !header.transfer.is_read() => {
+                Err(Violation::Unexpected { message: "READ request", why: "its id is a WRITE's" })
+            }
             FrameKind::ReadRequest => {
                 let taken = self.answers.request(now, header, table, &self.slots, &mut self.budget);
                 match taken {

@@ -29,6 +29,7 @@ impl Peer {
             return Ok(());
         }
         self.hear(now);
+        self.check_answers()?;
         let message = Message::decode(header.kind, body)?;
         if let Message::Resume { own, peer } = message {
             let acknowledged = self.handle_resume(own, peer, header.acknowledged)?;
@@ -155,10 +156,8 @@ impl Peer {
 
     /// Both sides begin anew under new associations.
     fn restart(&mut self, cause: &Cause) {
-        let running: Vec<LaneId> = self.lanes.running().collect();
         self.forget_everything(cause);
-        self.events.extend(running.into_iter().map(Event::CloseLane));
-        self.lanes.clear();
+        self.forget_lanes();
         self.opener.restart();
     }
 
@@ -224,7 +223,8 @@ impl Peer {
                 let ended = self.outbound.refused(now, transfer, runs, refusal);
                 self.transfers_ended(ended);
             }
-            Sent::Answer(_) | Sent::Void => {}
+            Sent::Answer(answer) => self.answers.landed(&answer, &mut self.budget),
+            Sent::Void => {}
         }
         self.frames_landed(now, landed);
         Ok(())

@@ -11,6 +11,9 @@ use crate::wire::message::Message;
 
 /// Lanes of one peer at most, whichever side opens them.
 const MAX_LANES: usize = 64;
+/// Those and the ones that have ended at one side only: a side that never says that it has stopped
+/// must not make the other keep more and more of them.
+const MAX_KEPT: usize = 4 * MAX_LANES;
 
 /// Which lanes to open. Only the side that dialed the control connection opens any.
 #[derive(Debug)]
@@ -77,7 +80,7 @@ impl Peer {
         if self.opener.is_barred(lane) || self.lanes.contains(lane) {
             return Err(HandshakeError::Duplicate);
         }
-        if self.lanes.usable().count() >= MAX_LANES {
+        if self.lanes.usable().count() >= MAX_LANES || self.lanes.len() >= MAX_KEPT {
             return Err(HandshakeError::Busy);
         }
         Ok(())
@@ -149,7 +152,7 @@ impl Peer {
     /// How many lanes are to be opened, now or when the last failure is long enough ago.
     pub(super) fn missing_lanes(&self) -> usize {
         let ready = self.opener.dialing && self.stream.is_resumed() && self.is_connected();
-        if !ready || self.dead.is_some() {
+        if !ready || self.dead.is_some() || self.lanes.len() >= MAX_KEPT {
             return 0;
         }
         let have = self.lanes.usable().count() + self.opener.opening.len();

@@ -72,7 +72,11 @@ impl Peer {
     fn next_heartbeat(&self) -> Time {
         // While one is unanswered another is sent only after as long again.
         let sent = self.heartbeat_sent.unwrap_or(Time::ZERO);
-        let silence = sent.max(self.heard) + self.config.heartbeat;
+        // The side that dialed asks first, and is heard by asking: were both as patient, both would
+        // ask at the same time, and each answer come too late to spare the other question.
+        let heartbeat = self.config.heartbeat;
+        let patience = if self.opener.dialing { heartbeat } else { heartbeat + heartbeat / 4 };
+        let silence = sent.max(self.heard) + patience;
         let clock = sent.max(self.clock.sampled()) + CLOCK_AGE;
         silence.min(clock)
     }

@@ -156,3 +156,12 @@ fn a_table_checksum_covers_every_byte() {
         entries.as_mut_bytes()[at] ^= 1;
     }
 }
+
+#[test]
+fn every_byte_of_the_magic_counts() {
+    for place in 0..4 {
+        let mut bytes = write().encode();
+        bytes[place] ^= 1;
+        assert!(matches!(FrameHeader::decode(&bytes), Err(WireError::Magic { what: "frame" })));
+    }
+}

@@ -155,7 +155,7 @@ pub(super) fn decode(kind: u16, body: &Bytes) -> Result<Message, WireError> {
         29 => Message::SessionEnd {
             grant: r.get()?,
             writes: r.u64("session writes")?,
-            payload: body.slice_ref(r.blob("session payload", MAX_PAYLOAD)?),
+            payload: keep(body, r.blob("session payload", MAX_PAYLOAD)?),
         },
         30 => Message::SessionAbort {
             session: r.get()?,
@@ -183,9 +183,21 @@ pub(super) fn decode(kind: u16, body: &Bytes) -> Result<Message, WireError> {
 fn read_notify(r: &mut Reader<'_>, body: &Bytes) -> Result<Message, WireError> {
     let after = r.get()?;
     let more = r.flag("notification continues")?;
-    let bytes = body.slice_ref(r.blob("notification part", MAX_NOTIFY_PART)?);
+    let bytes = keep(body, r.blob("notification part", MAX_NOTIFY_PART)?);
     check_part(more, bytes.len())?;
     Ok(Message::Notify { after, more, bytes })
+}
+
+/// Bytes of a body besides the part of it that is kept, at most: more is not kept with it.
+const MAX_BESIDE: usize = 64;
+
+/// A part of a body, without a copy where little stands beside it. Extensions that nobody knows may
+/// make a body a thousand times as long as its part, and whoever keeps the part must not keep them.
+fn keep(body: &Bytes, part: &[u8]) -> Bytes {
+    if body.len() - part.len() > MAX_BESIDE {
+        return Bytes::copy_from_slice(part);
+    }
+    body.slice_ref(part)
 }
 
 /// An empty part that more follow costs no credit: a peer could send them for ever.

@@ -36,13 +36,11 @@ impl Service {
         format!("ok len={len} addresses={}", list(&addresses))
     }
 
-    /// `alloc name= len= [rights=none|read|write] [canary=]`: registered memory, poisoned; `canary` bytes on
+    /// `alloc name= len= [rights=none] [canary=]`: registered memory, poisoned; `canary` bytes on
     /// either side of the region are not part of it.
     pub(super) fn allocate(&mut self, command: &Line) -> Result<String> {
         let rights = match command.find("rights") {
             Some("none") => Rights::empty(),
-            Some("read") => Rights::REMOTE_READ,
-            Some("write") => Rights::REMOTE_WRITE,
             _ => Rights::REMOTE_READ | Rights::REMOTE_WRITE,
         };
         let (engine, len) = (self.engine(), command.number::<u64>("len"));
@@ -63,6 +61,12 @@ impl Service {
         let memory = Memory { buffer, region: Some(region) };
         self.memory.insert(command.get("name").to_owned(), memory);
         Ok(answer)
+    }
+
+    /// `free name=`, of memory.
+    pub(super) fn free(&mut self, command: &Line) -> String {
+        self.memory.remove(command.get("name"));
+        "ok".to_owned()
     }
 
     /// `fill name= seed=` or `fill name= byte=`, of a pool or of memory.

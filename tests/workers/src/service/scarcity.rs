@@ -2,7 +2,11 @@
 
 use std::fs::File;
 
+use kvx::error::Result;
+use kvx::{Config, Engine};
+
 use super::Service;
+use crate::line::Line;
 
 impl Service {
     /// `hoard`: opens descriptors until there are no more. Answers how many.
@@ -15,5 +19,11 @@ impl Service {
     pub(super) fn unhoard(&mut self) -> String {
         self.hoard.clear();
         "ok".to_owned()
+    }
+
+    /// `another name=`: builds one more engine, and drops it.
+    pub(super) fn build_another(&self, command: &Line) -> Result<String> {
+        drop(Engine::new(Config::default().name(command.get("name")))?);
+        Ok("ok".to_owned())
     }
 }

@@ -11,6 +11,7 @@ mod visitor;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use kvx::error::Result;
 use kvx::{Engine, Room, SessionKey};
@@ -26,6 +27,9 @@ const PROMPT: u32 = 4;
 const BLOCK_LEN: u64 = 8 << 10;
 /// Rooms of visits begin here: no test's own rooms are near.
 const FIRST_ROOM: u64 = 1 << 62;
+
+/// Between looks at what may have changed.
+const PAUSE: Duration = Duration::from_millis(20);
 
 /// What the host says of a round that has failed.
 const FAILED: &str = "failed";
@@ -50,6 +54,10 @@ struct Pools {
 #[derive(Debug, Default)]
 struct Tally {
     over: AtomicBool,
+    /// No new round begins.
+    paused: AtomicBool,
+    /// None is under way.
+    resting: AtomicBool,
     /// Rounds in which every byte was right.
     rounds: AtomicU64,
     /// Bytes that these moved, both ways.
@@ -107,6 +115,17 @@ impl Service {
         self.traffic.as_ref().unwrap().tally.to_line()
     }
 
+    /// `pause paused=true|false`, of a visitor: returns between two rounds.
+    pub(super) fn pause(&self, command: &Line) -> String {
+        let tally = &self.traffic.as_ref().unwrap().tally;
+        let paused = command.number("paused");
+        tally.paused.store(paused, Ordering::Release);
+        while tally.resting.load(Ordering::Acquire) != paused {
+            std::thread::sleep(PAUSE);
+        }
+        "ok".to_owned()
+    }
+
     /// `leave`: ends this side's part after its round.
     pub(super) fn leave(&mut self) -> String {
         let traffic = self.traffic.take().unwrap();
@@ -119,6 +138,15 @@ impl Service {
 impl Tally {
     fn is_over(&self) -> bool {
         self.over.load(Ordering::Acquire)
+    }
+
+    /// Between two rounds.
+    fn rest(&self) {
+        while self.paused.load(Ordering::Acquire) && !self.is_over() {
+            self.resting.store(true, Ordering::Release);
+            std::thread::sleep(PAUSE);
+        }
+        self.resting.store(false, Ordering::Release);
     }
 
     fn note_round(&self, bytes: u64) {

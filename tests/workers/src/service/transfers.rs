@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use kvx::error::Result;
+use kvx::error::{Cause, Error, Operation, Result};
 use kvx::{Engine, PostOptions, Span, Spans, TransferOp, TransferReport};
 
 use super::Service;
@@ -60,6 +60,31 @@ impl Service {
         let posted: Vec<_> = numbers.map(|number| peer.notify(number.to_string())).collect();
         posted.iter().try_for_each(|operation| operation.wait())?;
         Ok("ok".to_owned())
+    }
+
+    /// `notify-long peer= len=`: one notification of so many bytes.
+    pub(super) fn notify_long(&self, command: &Line) -> Result<String> {
+        let bytes = vec![b'x'; command.number("len")];
+        self.peers[command.get("peer")].notify(bytes).wait()?;
+        Ok("ok".to_owned())
+    }
+
+    /// `prepare peer= name= region= runs=`: plans a WRITE of as many spans of a byte each, and posts
+    /// nothing.
+    pub(super) fn prepare(&self, command: &Line) -> Result<String> {
+        let peer = &self.peers[command.get("peer")];
+        let local = self.memory[command.get("name")].region.as_ref().unwrap();
+        let remote = [peer.regions()[command.number::<usize>("region")].id];
+        let runs: u64 = command.number("runs");
+        let span = |index: u64| Span { region: 0, offset: 2 * (index % 1024), len: 1 };
+        let mut spans = Spans::new();
+        let bytes = runs.saturating_mul(20);
+        spans
+            .try_reserve(runs as usize)
+            .map_err(|_| Error::new(Operation::Prepare, Cause::OutOfMemory { bytes }))?;
+        (0..runs).for_each(|index| spans.push(span(index)));
+        let prepared = peer.prepare(TransferOp::Write, (&[local], &spans), (&remote, &spans))?;
+        Ok(format!("ok runs={}", prepared.runs()))
     }
 
     /// `notes count= [quiet= ms]`: that many notifications, in order of arrival, and any that

@@ -1,16 +1,12 @@
 //! The side that is visited.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use kvx::error::Result;
 use kvx::{Buffer, Engine, EngineId, Peer};
 
-use super::{FAILED, Pools, Prompt, Prompts, Tally};
+use super::{FAILED, PAUSE, Pools, Prompt, Prompts, Tally};
 use crate::content;
-
-/// How long a notification is waited for before the host looks whether the visit is over.
-const GLANCE: Duration = Duration::from_millis(20);
 
 pub(super) struct Host {
     pub(super) engine: Engine,
@@ -26,7 +22,7 @@ pub(super) struct Host {
 impl Host {
     pub(super) fn run(self) {
         while !self.tally.is_over() {
-            let Some(note) = self.engine.wait_notification(GLANCE) else { continue };
+            let Some(note) = self.engine.wait_notification(PAUSE) else { continue };
             // Others may notify as they like: it is taken, and means nothing here.
             if note.engine() != Some(self.visitor) {
                 continue;
@@ -45,10 +41,15 @@ impl Host {
         }
     }
 
-    /// The visitor need not wait for this round any more.
+    /// The visitor need not wait for this round any more. Said until it is heard: what happens to
+    /// the host may outlast a notification's deadline.
     fn tell(&self, what: &'static str) {
-        if let Some(peer) = self.peer() {
-            drop(peer.notify(what));
+        while !self.tally.is_over() {
+            let Some(peer) = self.peer() else { return };
+            match peer.notify(what).wait() {
+                Ok(()) => return,
+                Err(error) => self.tally.note_error(&error.to_string()),
+            }
         }
     }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use kvx::error::Result;
 use kvx::{Buffer, Engine, Peer, PostOptions, Prepared, Span, Spans, TransferOp};
 
-use super::{FAILED, Pools, Prompt, Prompts, Tally};
+use super::{FAILED, PAUSE, Pools, Prompt, Prompts, Tally};
 use crate::content;
 use crate::service::Memory;
 
@@ -14,8 +14,6 @@ use crate::service::Memory;
 const RUNS: u64 = 16;
 /// How long the host's word is waited for: longer than any of its deadlines.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// The pause after a round that failed.
-const PAUSE: Duration = Duration::from_millis(20);
 
 pub(super) struct Visitor {
     engine: Engine,
@@ -54,6 +52,7 @@ impl Visitor {
 
     pub(super) fn run(self) {
         for round in 0.. {
+            self.tally.rest();
             if self.tally.is_over() {
                 return;
             }
