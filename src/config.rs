@@ -107,7 +107,7 @@ impl Default for Config {
             io_threads: Sourced::default(None),
             name: Sourced::default(None),
             peer_memory: Sourced::default(256 << 20),
-            notification_window: Sourced::default(16 << 20),
+            notification_window: Sourced::default(32 << 20),
             log: Sourced::default("kvx=info".to_owned()),
             unknown: Vec::new(),
         }
@@ -216,9 +216,11 @@ impl Config {
         self
     }
 
-    /// Bytes of notifications kept for each peer's sake before the user takes them; part of
-    /// [`peer_memory`](Self::peer_memory). `KVX_NOTIFICATION_WINDOW`, as there; at least 64 KiB,
-    /// default 16 MiB. No notification can be larger.
+    /// Bytes of notifications kept for each peer's sake before the user takes them; each counts 64
+    /// besides its own. `KVX_NOTIFICATION_WINDOW`, from 1 MiB to
+    /// [`peer_memory`](Self::peer_memory), written as that; default 32 MiB. A notification that
+    /// does not fit into the window is an error at its sender, one that does not fit beside what
+    /// the user has not taken is `Busy` there; none is longer than 16 MiB.
     pub fn notification_window(mut self, bytes: u64) -> Self {
         self.notification_window.set(bytes, Source::Builder);
         self

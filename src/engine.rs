@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use kvx_core::error::{Cause, Error, Invalid, Operation as Doing, PeerName, Result};
+use kvx_core::error::{Cause, Error, HandshakeError, Invalid, Operation as Doing, PeerName, Result};
 use kvx_core::id::{Association, EngineId, Incarnation};
 use kvx_core::proto::{Auth, Deadline, LocalIdentity, PeerConfig};
 use kvx_core::region::{Region as CoreRegion, RegionKey, Registry, Rights};
@@ -17,7 +17,7 @@ use kvx_tcp::{TcpOptions, TcpTransport};
 use sha2::{Digest, Sha256};
 use tokio::net::TcpListener;
 use tokio::runtime::Handle;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore};
 
 use crate::auth;
 use crate::bootstrap::{self, Connects, Doorkeeper};
@@ -31,6 +31,13 @@ use crate::peer::{self, Link};
 use crate::random;
 use crate::region::Region;
 use crate::session::Sessions;
+
+/// Peers at once. Those who come beyond it take the places of peers that are not connected and that
+/// nobody here waits for; if there are none they are turned down.
+const MAX_PEERS: usize = 16_384;
+
+/// Dials at once to peers that nobody here waits for: each may have 16 addresses, which it chose.
+const COURTESY: usize = 4;
 
 /// How long shutdown waits for goodbyes to leave.
 const FAREWELL: Duration = Duration::from_millis(500);
@@ -77,6 +84,8 @@ pub(crate) struct Shared {
     peers: Mutex<HashMap<EngineId, Arc<Link>>>,
     /// Dials to addresses of which it is not known yet who is there.
     pub(crate) connects: Connects,
+    /// Taken for a dial that only the peer has an interest in.
+    pub(crate) courtesy: Semaphore,
     local_addr: SocketAddr,
     closed: AtomicBool,
     /// The process that built the engine: its threads are not in a forked child.
@@ -454,7 +463,21 @@ impl Shared {
         peers.retain(|_, known| !std::ptr::eq(Arc::as_ptr(known), link));
         drop(peers);
         self.directory.forget(link);
+        self.inbox.leave(link);
     }
+}
+
+/// Makes room for one more peer. Returns the one that has to go, to be killed once `peers` is let go
+/// of; `Err`: all places are taken.
+pub(crate) fn make_room(
+    peers: &mut HashMap<EngineId, Arc<Link>>,
+    newcomer: EngineId,
+) -> Result<Option<Arc<Link>>, HandshakeError> {
+    if peers.len() < MAX_PEERS || peers.contains_key(&newcomer) {
+        return Ok(None);
+    }
+    let spare = peers.iter().find(|(_, link)| link.lock().is_spare()).map(|(engine, _)| *engine);
+    spare.and_then(|engine| peers.remove(&engine)).map(Some).ok_or(HandshakeError::Busy)
 }
 
 /// Puts a link in the place of the one that its engine had, which is over. Both at once, so that
@@ -535,12 +558,13 @@ fn build(config: Config, transports: Vec<Arc<dyn Transport>>) -> Result<Engine, 
         deadline,
         runtime: runtime.handle().clone(),
         doorkeeper: Doorkeeper::default(),
-        inbox: Inbox::new(),
+        inbox: Inbox::new(*config.notification_window),
         sessions: Sessions::new(deadline.progress),
         directory: Directory::new(),
         peer_config,
         peers: Mutex::new(HashMap::new()),
         connects: Connects::default(),
+        courtesy: Semaphore::new(COURTESY),
         local_addr,
         closed: AtomicBool::new(false),
         process: process_id(),

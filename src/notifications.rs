@@ -1,6 +1,6 @@
 //! Notifications from all peers, in the order in which they became due, for the engine's user.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Context, Poll, Waker};
@@ -9,6 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use kvx_core::error::PeerName;
 use kvx_core::id::EngineId;
+use kvx_core::wire::message::NOTIFICATION_OVERHEAD;
 
 use crate::peer::Link;
 
@@ -28,9 +29,13 @@ impl Notification {
     }
 }
 
-/// Notifications that the user has not taken yet. Their number is bounded by each peer's credit.
-#[derive(Debug, Default)]
+/// Notifications that the user has not taken yet. A peer's are bounded by its credit; what peers have
+/// left behind that are over, together, by the window of one: a user who takes none must not keep
+/// more and more of them.
+#[derive(Debug)]
 pub(crate) struct Inbox {
+    /// What is kept of peers that are over.
+    window: u64,
     /// How many there are, for looking without the lock.
     count: AtomicUsize,
     queue: Mutex<Queue>,
@@ -40,12 +45,41 @@ pub(crate) struct Inbox {
 #[derive(Debug, Default)]
 struct Queue {
     notifications: VecDeque<(Notification, Weak<Link>)>,
+    /// What each live peer has here, by its link's address, which no other has as long as
+    /// `notifications` refers to it; none is 0.
+    kept: HashMap<usize, u64>,
+    /// What those have here that are over.
+    left: u64,
     wakers: Vec<Waker>,
 }
 
 impl Inbox {
-    pub(crate) fn new() -> Self {
-        Self::default()
+    /// An empty inbox; `window` is what one peer may have in it.
+    pub(crate) fn new(window: u64) -> Self {
+        let (count, queue) = (AtomicUsize::new(0), Mutex::default());
+        Self { window, count, queue, arrived: Condvar::new() }
+    }
+
+    /// A peer is over. What it said last is still worth hearing, unless too much was left behind:
+    /// then the oldest goes, half of what may stay, so that this is not to be done for each.
+    pub(crate) fn leave(&self, link: &Link) {
+        let mut queue = self.lock();
+        let kept = queue.kept.remove(&std::ptr::from_ref(link).addr());
+        queue.left += kept.unwrap_or(0);
+        if queue.left <= self.window {
+            return;
+        }
+        let Queue { notifications, kept, left, .. } = &mut *queue;
+        let before = notifications.len();
+        notifications.retain(|(notification, from)| {
+            let over = is_left(from, kept) && *left > self.window / 2;
+            *left -= if over { cost(notification) } else { 0 };
+            !over
+        });
+        let dropped = before - notifications.len();
+        self.count.store(notifications.len(), Ordering::Release);
+        drop(queue);
+        tracing::warn!(dropped, "notifications of peers that are over were not taken");
     }
 
     /// A notification from a peer is due.
@@ -62,6 +96,9 @@ impl Inbox {
 
     fn add(&self, notification: Notification, from: Weak<Link>) {
         let mut queue = self.lock();
+        if from.strong_count() > 0 {
+            *queue.kept.entry(from.as_ptr().addr()).or_default() += cost(&notification);
+        }
         queue.notifications.push_back((notification, from));
         self.count.store(queue.notifications.len(), Ordering::Release);
         let wakers = std::mem::take(&mut queue.wakers);
@@ -106,12 +143,34 @@ impl Inbox {
     fn take(&self, queue: &mut Queue) -> Option<(Notification, Weak<Link>)> {
         let taken = queue.notifications.pop_front();
         self.count.store(queue.notifications.len(), Ordering::Release);
+        if let Some((notification, from)) = &taken {
+            let (address, cost) = (from.as_ptr().addr(), cost(notification));
+            if is_left(from, &queue.kept) {
+                queue.left -= cost;
+            } else if let Some(bytes) = queue.kept.get_mut(&address) {
+                *bytes -= cost;
+                if *bytes == 0 {
+                    queue.kept.remove(&address);
+                }
+            }
+        }
         taken
     }
 
     fn lock(&self) -> MutexGuard<'_, Queue> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Whether a notification's peer was there, and is over.
+fn is_left(from: &Weak<Link>, kept: &HashMap<usize, u64>) -> bool {
+    let is_own = from.ptr_eq(&Weak::new());
+    !is_own && !kept.contains_key(&from.as_ptr().addr())
+}
+
+/// What a notification is bounded by, as its peer's credit counts it.
+fn cost(notification: &Notification) -> u64 {
+    notification.bytes.len() as u64 + NOTIFICATION_OVERHEAD
 }
 
 /// The user has it: its sender gets the credit back.

@@ -5,7 +5,7 @@ mod driver;
 mod events;
 mod lanes;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -63,11 +63,11 @@ pub(crate) struct Link {
 pub(crate) struct Core {
     pub(crate) protocol: Protocol,
     pub(crate) name: PeerName,
-    transfers: HashMap<TransferId, Waiting>,
-    notifications: HashMap<NotificationId, Arc<NotificationDone>>,
-    pub(crate) receivers: HashMap<GrantId, Arc<ReceiverState>>,
+    transfers: BTreeMap<TransferId, Waiting>,
+    notifications: BTreeMap<NotificationId, Arc<NotificationDone>>,
+    pub(crate) receivers: BTreeMap<GrantId, Arc<ReceiverState>>,
     pub(crate) senders: BTreeMap<GrantId, Arc<SenderState>>,
-    questions: HashMap<u64, Arc<AnswerDone>>,
+    questions: BTreeMap<u64, Arc<AnswerDone>>,
     last_question: u64,
     connection: Option<Connection>,
     /// The number of the present control connection, else of the last one: no two have the same.
@@ -143,11 +143,11 @@ impl Link {
                 core: Mutex::new(Core {
                     protocol: Protocol::new(config, registry, association, waker),
                     name,
-                    transfers: HashMap::new(),
-                    notifications: HashMap::new(),
-                    receivers: HashMap::new(),
+                    transfers: BTreeMap::new(),
+                    notifications: BTreeMap::new(),
+                    receivers: BTreeMap::new(),
                     senders: BTreeMap::new(),
-                    questions: HashMap::new(),
+                    questions: BTreeMap::new(),
                     last_question: 0,
                     connection: None,
                     last_connection: 0,
@@ -414,6 +414,22 @@ impl Core {
     /// made sense before.
     pub(crate) fn speaks(&self, connection: u64) -> bool {
         self.last_connection == connection
+    }
+
+    /// Whether the peer may be forgotten for the sake of another.
+    pub(crate) fn is_spare(&self) -> bool {
+        !self.protocol.is_connected() && !self.is_wanted()
+    }
+
+    /// Whether anybody here has an interest in the peer.
+    pub(crate) fn is_wanted(&self) -> bool {
+        self.dials
+            || self.is_awaited()
+            || !self.transfers.is_empty()
+            || !self.notifications.is_empty()
+            || !self.receivers.is_empty()
+            || !self.senders.is_empty()
+            || !self.questions.is_empty()
     }
 
     /// Whether someone waits for the peer to be ready.

@@ -5,7 +5,9 @@
 
 mod receiver;
 mod sender;
+mod timers;
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
@@ -14,6 +16,7 @@ use kvx_core::id::{GrantId, SessionKey};
 use kvx_core::layout::Layout;
 use kvx_core::proto::{Claim, GrantReceived, Rooms};
 use kvx_core::region::Region as CoreRegion;
+use kvx_core::time::Time;
 
 use crate::clock;
 use crate::engine::Shared;
@@ -24,6 +27,7 @@ pub(crate) use receiver::ReceiverState;
 pub use receiver::{Received, Receiver};
 pub(crate) use sender::SenderState;
 pub use sender::{Granted, Sender, Sent};
+pub(crate) use timers::{Timed, Timer, Timers};
 
 /// Grants that may wait for their Sender, over all peers.
 const MAX_EARLY: usize = 65_536;
@@ -67,8 +71,22 @@ impl KvPool {
 /// The Senders of an engine, and the grants that wait for one.
 #[derive(Debug)]
 pub(crate) struct Sessions {
+<<<<<<< /tmp/wk-scale/./src/session.rs
+    meeting: Mutex<Meeting>,
+    /// Of Senders, of Receivers, and of the early grants.
+    timers: Arc<Timers>,
+}
+
+#[derive(Debug)]
+struct Meeting {
+    rooms: Rooms<EarlyGrant, Arc<SenderState>>,
+    /// Runs while grants wait.
+    timer: Option<Timer>,
+=======
     rooms: Mutex<Rooms<EarlyGrant, Arc<SenderState>>>,
-    patience: Duration,
+    /// Whether a task looks after the early grants. One does for all, however many come and go.
+    is_watched: AtomicBool,
+>>>>>>> /work/main/./src/session.rs
 }
 
 /// A grant and the peer that gave it.
@@ -81,12 +99,22 @@ pub(crate) struct EarlyGrant {
 impl Sessions {
     pub(crate) fn new(deadline: Duration) -> Self {
         let patience = deadline.saturating_mul(EARLY_PATIENCE);
-        Self { rooms: Mutex::new(Rooms::new(MAX_EARLY, patience)), patience }
+<<<<<<< /tmp/wk-scale/./src/session.rs
+        let meeting = Meeting { rooms: Rooms::new(MAX_EARLY, patience), timer: None };
+        Self { meeting: Mutex::new(meeting), timers: Arc::default() }
+    }
+
+    pub(crate) fn timers(&self) -> &Arc<Timers> {
+        &self.timers
+=======
+        let rooms = Mutex::new(Rooms::new(MAX_EARLY, patience));
+        Self { rooms, is_watched: AtomicBool::new(false) }
+>>>>>>> /work/main/./src/session.rs
     }
 
     /// A Sender appears. `false`: another has its session.
     pub(crate) fn claim(&self, sender: &Arc<SenderState>) -> bool {
-        let claim = self.rooms().claim(sender.session(), Arc::clone(sender));
+        let claim = self.meeting().rooms.claim(sender.session(), Arc::clone(sender));
         match claim {
             Claim::Granted(early) => {
                 // A receiver that died meanwhile withdrew its grant; the Sender goes on waiting.
@@ -106,7 +134,7 @@ impl Sessions {
         let session = grant.session;
         let id = grant.grant;
         let early = EarlyGrant { link: Arc::downgrade(&link), grant };
-        let placed = self.rooms().grant(clock::now(), session, early);
+        let placed = self.meeting().rooms.grant(clock::now(), session, early);
         match placed {
             Ok(Some((sender, early))) => {
                 if !sender.granted(&link, early.grant) {
@@ -114,7 +142,11 @@ impl Sessions {
                     link.with(|core| core.protocol.abort_session(session, id, reason));
                 }
             }
-            Ok(None) => self.expire_later(shared),
+<<<<<<< /tmp/wk-scale/./src/session.rs
+            Ok(None) => self.keep_time(shared),
+=======
+            Ok(None) => self.watch(shared),
+>>>>>>> /work/main/./src/session.rs
             Err((resource, _)) => {
                 let reason = format!("busy: {resource}");
                 link.with(|core| core.protocol.abort_session(session, id, &reason));
@@ -124,18 +156,30 @@ impl Sessions {
 
     /// A receiver took its early grant back, or died.
     pub(crate) fn withdrawn(&self, link: &Link, session: &SessionKey, grant: GrantId) {
+<<<<<<< /tmp/wk-scale/./src/session.rs
+        let mut meeting = self.meeting();
+        // Another grant of the same session stays: this one was refused for its sake.
+        let is_this = |early: &EarlyGrant| {
+            std::ptr::eq(early.link.as_ptr(), link) && early.grant.grant == grant
+        };
+        if meeting.rooms.early(session).is_some_and(is_this) {
+            meeting.rooms.withdraw(session);
+=======
         let mut rooms = self.rooms();
-        if let Some(early) = rooms.withdraw(session) {
-            // Another grant of the same session stays: this one was refused for its sake.
-            if !std::ptr::eq(early.link.as_ptr(), link) || early.grant.grant != grant {
-                let _ = rooms.grant(clock::now(), *session, early);
-            }
+        // Another grant of the same session stays: this one was refused for its sake.
+        let is_it = |early: &EarlyGrant| {
+            std::ptr::eq(early.link.as_ptr(), link) && early.grant.grant == grant
+        };
+        if rooms.early(session).is_some_and(is_it) {
+            rooms.withdraw(session);
+>>>>>>> /work/main/./src/session.rs
         }
     }
 
     /// A Sender ends. Its session may be another's by then.
     pub(crate) fn leave(&self, sender: &SenderState) {
-        let (session, mut rooms) = (sender.session(), self.rooms());
+        let (session, mut meeting) = (sender.session(), self.meeting());
+        let rooms = &mut meeting.rooms;
         if rooms.sender(&session).is_some_and(|known| std::ptr::eq(&*known, sender)) {
             rooms.leave(&session);
         }
@@ -143,27 +187,81 @@ impl Sessions {
 
     /// The engine has ended: so do the Senders that no peer's end reaches.
     pub(crate) fn shut_down(&self) {
-        let senders = self.rooms().take_senders();
+        let senders = self.meeting().rooms.take_senders();
         senders.iter().for_each(|sender| sender.shut_down());
     }
 
-    /// Looks after the early grants when the one that came now has waited long enough.
-    fn expire_later(&self, shared: &Arc<Shared>) {
-        let (shared_then, patience) = (Arc::downgrade(shared), self.patience);
+<<<<<<< /tmp/wk-scale/./src/session.rs
+    /// Looks after the early grants while there are any.
+    fn keep_time(&self, shared: &Arc<Shared>) {
+        let mut meeting = self.meeting();
+        let next = meeting.rooms.next_timeout();
+        if next < Time::NEVER && meeting.timer.is_none() {
+            let engine: Weak<Shared> = Arc::downgrade(shared);
+            meeting.timer = Some(self.timers.start(&shared.runtime, next, engine));
+        }
+    }
+
+    fn meeting(&self) -> MutexGuard<'_, Meeting> {
+        self.meeting.lock().unwrap_or_else(PoisonError::into_inner)
+=======
+    /// Looks after the early grants as long as there are any, and gives back those that have waited
+    /// long enough.
+    fn watch(&self, shared: &Arc<Shared>) {
+        if self.is_watched.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let guest = Arc::downgrade(shared);
         shared.runtime.spawn(async move {
-            tokio::time::sleep(patience).await;
-            let Some(shared) = shared_then.upgrade() else { return };
-            let late = shared.sessions.rooms().handle_timeout(clock::now());
-            for (session, early) in late {
-                if let Some(link) = early.link.upgrade() {
-                    let (grant, reason) = (early.grant.grant, "no sender came");
-                    link.with(|core| core.protocol.abort_session(session, grant, reason));
-                }
+            loop {
+                let Some(shared) = guest.upgrade() else { return };
+                let now = clock::now();
+                let next = shared.sessions.expire(now);
+                drop(shared);
+                let Some(next) = next else { return };
+                tokio::time::sleep(next.saturating_since(now)).await;
             }
         });
+>>>>>>> /work/main/./src/session.rs
+    }
+}
+
+<<<<<<< /tmp/wk-scale/./src/session.rs
+/// Early grants have waited long enough.
+impl Timed for Shared {
+    fn look(self: Arc<Self>, now: Time) -> Option<Time> {
+        let (late, next) = {
+            let mut meeting = self.sessions.meeting();
+            let late = meeting.rooms.handle_timeout(now);
+            let next = Some(meeting.rooms.next_timeout()).filter(|next| *next < Time::NEVER);
+            if next.is_none() {
+                meeting.timer = None;
+            }
+=======
+    /// Gives the late ones back. Returns when to look again; `None`: when the next one comes.
+    fn expire(&self, now: Time) -> Option<Time> {
+        let (late, next) = {
+            let mut rooms = self.rooms();
+            let late = rooms.handle_timeout(now);
+            let next = Some(rooms.next_timeout()).filter(|next| *next < Time::NEVER);
+            // Under the lock: a grant that comes from here on sees it.
+            self.is_watched.store(next.is_some(), Ordering::Release);
+>>>>>>> /work/main/./src/session.rs
+            (late, next)
+        };
+        for (session, early) in late {
+            if let Some(link) = early.link.upgrade() {
+                let (grant, reason) = (early.grant.grant, "no sender came");
+                link.with(|core| core.protocol.abort_session(session, grant, reason));
+            }
+        }
+        next
+<<<<<<< /tmp/wk-scale/./src/session.rs
+=======
     }
 
     fn rooms(&self) -> MutexGuard<'_, Rooms<EarlyGrant, Arc<SenderState>>> {
         self.rooms.lock().unwrap_or_else(PoisonError::into_inner)
+>>>>>>> /work/main/./src/session.rs
     }
 }

@@ -213,3 +213,34 @@ impl Landing {
         self.expiry = Time::ZERO;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::region::{RegionKey, Registry, Rights};
+
+    #[test]
+    fn a_landing_names_each_region_once_in_whatever_order_spans_come() {
+        let registry = Registry::new();
+        let regions: Vec<Arc<Region>> = (0..100)
+            .map(|index| {
+                let memory = Arc::new(HostMemory::new(0x1000 * (1 + index), 64).unwrap());
+                registry.register(memory, Rights::empty(), RegionKey::new([1; 16])).unwrap()
+            })
+            .collect();
+        let mut landing = Landing::default();
+        for round in 0..3 {
+            landing.clear();
+            // 37 and 100 have no common factor: every region is met four times, apart.
+            let order: Vec<usize> = (0..400).map(|i| (i * 37 + round) % 100).collect();
+            for index in &order {
+                landing.push(&regions[*index], *index as u64, 1);
+            }
+            assert_eq!(landing.regions.len(), 100);
+            for (index, span) in order.iter().zip(&landing.spans) {
+                assert!(Arc::ptr_eq(&landing.regions[span.region as usize], &regions[*index]));
+                assert_eq!(span.offset, *index as u64);
+            }
+        }
+    }
+}

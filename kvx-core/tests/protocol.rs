@@ -12,6 +12,7 @@ mod protocol {
     mod one_sided;
     mod reads;
     mod refusals;
+    mod scale;
     mod scene;
     mod sessions;
     mod time;

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
-use kvx_core::error::{HandshakeError, PeerName};
+use kvx_core::error::{Cause, HandshakeError, PeerName, Resource};
 use kvx_core::proto::{
     Established, Incoming, LaneListener, Listener, ListenerReply, Verdict, admit,
 };
@@ -16,7 +16,7 @@ use tokio::task::AbortHandle;
 
 use super::{control, stream};
 use crate::clock;
-use crate::engine::{Shared, replace};
+use crate::engine::{Shared, make_room, replace};
 use crate::peer::Link;
 use crate::random;
 
@@ -146,7 +146,7 @@ async fn greet_control(
     let (_, message) = stream::read(stream).await?;
     let established = listener.handle_confirm(clock::now(), &message)?;
     // What was said before the proof may not hold any more.
-    let peers = shared.peers();
+    let mut peers = shared.peers();
     let verdict = verdict_of(shared, peers.get(&engine), incoming)?;
     if verdict == Verdict::Continue
         && let Some(link) = peers.get(&engine).cloned()
@@ -155,8 +155,12 @@ async fn greet_control(
         return Ok((link, established));
     }
     let name = PeerName::verified(from.to_string(), engine);
+    let spare = make_room(&mut peers, engine)?;
     let link = shared.new_link(name).map_err(|_| HandshakeError::Busy)?;
     replace(peers, engine, &link);
+    if let Some(spare) = spare {
+        spare.kill(Cause::Busy(Resource::Connections));
+    }
     Ok((link, established))
 }
 

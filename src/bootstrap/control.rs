@@ -4,7 +4,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use kvx_core::error::{Cause, Violation};
 use kvx_core::proto::Established;
 use kvx_core::wire::message::{MESSAGE_HEADER_LEN, MessageHeader};
@@ -28,6 +28,9 @@ const USER_TIMEOUT: Duration = Duration::from_secs(20);
 /// How long a connection that is over here is still read: what the peer said last, or that it has
 /// heard what was said here.
 const LAST_WORDS: Duration = Duration::from_millis(500);
+
+/// Messages of one connection that are dealt with before others have their turn.
+const TURN: u32 = 32;
 
 /// Hands a verified connection to its link and runs it.
 pub(super) fn spawn(
@@ -86,7 +89,14 @@ impl From<Violation> for Ended {
 
 async fn read(link: &Link, number: u64, reader: OwnedReadHalf) -> Result<(), Ended> {
     let mut reader = BufReader::with_capacity(BATCH, reader);
+    let mut messages = 0u32;
     loop {
+        // What is buffered already is read without a pause: a peer that says much must not keep the
+        // others waiting.
+        messages = messages.wrapping_add(1);
+        if messages.is_multiple_of(TURN) {
+            tokio::task::yield_now().await;
+        }
         let mut header = [0; MESSAGE_HEADER_LEN];
         reader.read_exact(&mut header).await?;
         let header = MessageHeader::decode(&header).map_err(Violation::from)?;
@@ -107,28 +117,46 @@ async fn read(link: &Link, number: u64, reader: OwnedReadHalf) -> Result<(), End
     }
 }
 
-/// Writes what the protocol has to say, until told to stop; then what is queued still goes out.
+/// Writes what the protocol has to say, until told to stop; then what is queued still goes out, if
+/// the peer takes it: one that reads nothing any more holds the connection no longer than that.
 async fn write(
     link: &Link,
     number: u64,
     mut writer: OwnedWriteHalf,
     stop: &Notify,
 ) -> Result<(), Ended> {
+    // What was taken from the protocol and not written whole: whoever stops, this comes first.
+    let mut batch = BytesMut::new();
+    tokio::select! {
+        ended = write_on(link, number, &mut writer, &mut batch) => return ended,
+        () = stop.notified() => {}
+    }
+    let last_words = async {
+        flush(link, number, &mut writer, &mut batch).await?;
+        Ok(writer.shutdown().await?)
+    };
+    tokio::time::timeout(LAST_WORDS, last_words).await.unwrap_or(Ok(()))
+}
+
+async fn write_on(
+    link: &Link,
+    number: u64,
+    writer: &mut OwnedWriteHalf,
+    batch: &mut BytesMut,
+) -> Result<(), Ended> {
     loop {
-        flush(link, number, &mut writer).await?;
-        tokio::select! {
-            () = link.output.notified() => {}
-            () = stop.notified() => {
-                flush(link, number, &mut writer).await?;
-                writer.shutdown().await?;
-                return Ok(());
-            }
-        }
+        flush(link, number, writer, batch).await?;
+        link.output.notified().await;
     }
 }
 
-async fn flush(link: &Link, number: u64, writer: &mut OwnedWriteHalf) -> Result<(), Ended> {
-    let mut batch = Vec::new();
+/// Writes all there is. May be dropped half way: `batch` holds what is not written then.
+async fn flush(
+    link: &Link,
+    number: u64,
+    writer: &mut OwnedWriteHalf,
+    batch: &mut BytesMut,
+) -> Result<(), Ended> {
     loop {
         while batch.len() < BATCH {
             let message = {
@@ -143,8 +171,9 @@ async fn flush(link: &Link, number: u64, writer: &mut OwnedWriteHalf) -> Result<
         if batch.is_empty() {
             return Ok(());
         }
-        writer.write_all(&batch).await?;
-        batch.clear();
+        while !batch.is_empty() {
+            writer.write_buf(batch).await?;
+        }
     }
 }
 

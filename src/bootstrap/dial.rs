@@ -37,6 +37,15 @@ pub(crate) fn spawn_dial(link: Arc<Link>) {
     let Some(shared) = link.shared.upgrade() else { return };
     let runtime = shared.runtime.clone();
     runtime.spawn(async move {
+        let is_wanted = link.lock().is_wanted();
+        // Whoever is dialed for its own sake chose the addresses: many of those must not use up the
+        // descriptors.
+        let courtesy = if is_wanted { None } else { shared.courtesy.try_acquire().ok() };
+        if !is_wanted && courtesy.is_none() {
+            link.lock().dialing = false;
+            link.timers.notify_one();
+            return;
+        }
         let expected = link.engine().map(|(engine, _)| engine).or_else(|| link.name().id());
         let outcome = dial(&shared, link.addresses(), expected).await;
         let mut verified = None;

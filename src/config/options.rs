@@ -50,7 +50,7 @@ const MAX_NAME: usize = 255;
 /// A peer's memory must hold a frame's payload.
 const MIN_PEER_MEMORY: u64 = kvx_core::wire::MAX_FRAME_PAYLOAD as u64;
 /// A notification window must hold a few small notifications.
-const MIN_NOTIFICATION_WINDOW: u64 = 64 << 10;
+const MIN_NOTIFICATION_WINDOW: u64 = 1 << 20;
 
 pub(super) fn settings(config: &Config) -> Vec<Setting> {
     let Config {

@@ -29,9 +29,14 @@ pub(crate) async fn drive(link: Arc<Link>) {
         link.arm(Time::ZERO);
         let now = clock::now();
         link.with(|core| core.protocol.handle_timeout(now));
+        hand_on(&link).await;
         // From here on whoever makes a timeout earlier says so.
         link.arm(Time::NEVER);
-        let Some((timeout, is_idle)) = redial.step(&link, now) else { return };
+        let Some((timeout, is_idle)) = redial.step(&link, now) else {
+            // Its last words are among what was left.
+            hand_on(&link).await;
+            return;
+        };
         link.arm(timeout);
         let wake = if is_idle { next_step(timeout) } else { timeout };
         let pause = wake.saturating_since(clock::now());
@@ -41,6 +46,14 @@ pub(crate) async fn drive(link: Arc<Link>) {
             () = link.timers.notified() => {}
             () = tokio::time::sleep(pause) => {}
         }
+    }
+}
+
+/// Hands the events on that other threads have left, in turn with other peers' tasks.
+async fn hand_on(link: &Link) {
+    while link.lock().protocol.has_events() {
+        link.dispatch();
+        tokio::task::yield_now().await;
     }
 }
 

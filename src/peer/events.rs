@@ -11,21 +11,32 @@ use kvx_core::region::Gate;
 use super::{AttachedDelivery, Link};
 use crate::bootstrap;
 
+/// Events that a thread hands on before it goes back to its own work.
+const TURN: usize = 64;
+
 impl Link {
-    /// Hands every event on, in order. If another thread is at it, that thread does.
+    /// Hands events on, in order. If another thread is at it, that thread does; and beyond so many,
+    /// the one that keeps the timers: a peer that says more and more must not keep a thread that has
+    /// other peers to serve.
     pub(super) fn dispatch(&self) {
+        let mut left = TURN;
         loop {
             let guard = match self.dispatching.try_lock() {
                 Ok(guard) => guard,
                 Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
                 Err(TryLockError::WouldBlock) => return,
             };
-            loop {
+            while left > 0 {
                 let event = self.lock().protocol.poll_event();
                 let Some(event) = event else { break };
                 self.hand_on(event);
+                left -= 1;
             }
             drop(guard);
+            if left == 0 {
+                self.timers.notify_one();
+                return;
+            }
             // One who came while the guard was held has left its events to us.
             if !self.lock().protocol.has_events() {
                 return;
@@ -86,8 +97,9 @@ impl Link {
                 self.on_session_aborted(session, grant, cause, here);
             }
             Event::DirectoryPut(rank, entry) => {
-                if let Some(shared) = self.shared.upgrade() {
-                    shared.directory.put(&shared, rank, entry, Some(self));
+                let shared = self.shared.upgrade();
+                if shared.is_some_and(|shared| !shared.directory.put(rank, entry, Some(self))) {
+                    tracing::debug!(peer = %self.name(), "directory is full");
                 }
             }
             Event::DirectoryAsked { request, rank, wait } => {
@@ -207,7 +219,7 @@ impl Link {
         let (ready, questions, stop) = {
             let mut core = self.lock();
             let stop = core.connection.take().map(|connection| connection.stop);
-            let questions: Vec<_> = core.questions.drain().map(|(_, waiting)| waiting).collect();
+            let questions: Vec<_> = std::mem::take(&mut core.questions).into_values().collect();
             (std::mem::take(&mut core.ready), questions, stop)
         };
         // A connection still says what is queued (a goodbye, perhaps) before it ends.

@@ -1,7 +1,7 @@
 //! The decode side of a session.
 
 use std::ops::Range;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
@@ -12,10 +12,9 @@ use kvx_core::proto::GrantPlan;
 use kvx_core::region::Gate;
 use kvx_core::time::Time;
 
-use super::KvPool;
+use super::{KvPool, Timed, Timer};
 use crate::clock;
 use crate::completion::{Completion, Operation};
-use crate::engine::Shared;
 use crate::one_sided::Peer;
 use crate::peer::{Link, when_drained};
 use crate::region::wait_drained;
@@ -41,9 +40,22 @@ pub struct Received {
 pub(crate) struct ReceiverState {
     layers: Range<u32>,
     done: Arc<Completion<Result<Received>>>,
-    /// Guards the granted bytes; set when the grant is given.
-    gate: OnceLock<Arc<Gate>>,
+    /// How long nothing may arrive.
+    deadline: Duration,
+    /// Set when the grant is given.
+    given: OnceLock<Given>,
     progress: Mutex<Progress>,
+    /// Set once, when the Receiver is whole.
+    timer: OnceLock<Timer>,
+}
+
+/// What was granted.
+#[derive(Debug)]
+struct Given {
+    link: Weak<Link>,
+    grant: GrantId,
+    /// Guards the granted bytes.
+    gate: Arc<Gate>,
 }
 
 #[derive(Debug)]
@@ -85,17 +97,18 @@ impl Peer {
         let plan =
             GrantPlan::new(pool.layout().clone(), pool.regions().to_vec(), tokens, blocks.to_vec())
                 .map_err(failed)?;
-        let state = Arc::new(ReceiverState::new(plan.layers()));
+        let deadline = deadline.unwrap_or(shared.deadline.progress);
+        let state = Arc::new(ReceiverState::new(plan.layers(), deadline));
         let plan = Arc::new(plan);
         let granted = link.with(|core| {
             let (grant, gate) = core.protocol.grant(session, plan)?;
-            let _ = state.gate.set(gate);
+            let _ = state.given.set(Given { link: Arc::downgrade(link), grant, gate });
             core.receivers.insert(grant, Arc::clone(&state));
             Ok(grant)
         });
         let grant = granted.map_err(failed)?;
-        let deadline = deadline.unwrap_or(shared.deadline.progress);
-        watch(shared, &state, link, grant, deadline);
+        let (due, timed) = (state.progress().at + deadline, Arc::downgrade(&state));
+        let _ = state.timer.set(shared.sessions.timers().start(&shared.runtime, due, timed));
         Ok(Receiver { state, link: Arc::clone(link), grant })
     }
 }
@@ -160,9 +173,9 @@ impl Receiver {
         let cause = Cause::Aborted { by: Side::Receiver, reason: reason.into() };
         revoke(&self.link, self.grant, reason);
         // Complete or failed sessions have closed it before.
-        if let Some(gate) = self.state.gate.get() {
-            gate.close();
-            wait_drained(gate);
+        if let Some(given) = self.state.given.get() {
+            given.gate.close();
+            wait_drained(&given.gate);
         }
         self.state.finish(Err(self.link.error(Doing::Receive, cause)));
     }
@@ -175,10 +188,12 @@ impl Drop for Receiver {
 }
 
 impl ReceiverState {
-    fn new(layers: Range<u32>) -> Self {
+    fn new(layers: Range<u32>, deadline: Duration) -> Self {
         Self {
             done: Completion::new(),
-            gate: OnceLock::new(),
+            deadline,
+            given: OnceLock::new(),
+            timer: OnceLock::new(),
             progress: Mutex::new(Progress {
                 arrived: vec![false; layers.len()],
                 count: 0,
@@ -218,7 +233,7 @@ impl ReceiverState {
     /// The session has failed; told once nothing can land any more.
     pub(crate) fn failed(self: &Arc<Self>, error: Error) {
         let state = Arc::clone(self);
-        let gate = self.gate.get().cloned();
+        let gate = self.given.get().map(|given| Arc::clone(&given.gate));
         if let Some(gate) = &gate {
             gate.close();
         }
@@ -270,33 +285,20 @@ impl ReceiverState {
     }
 }
 
-/// Fails the session when nothing has arrived for `deadline`.
-fn watch(
-    shared: &Arc<Shared>,
-    state: &Arc<ReceiverState>,
-    link: &Arc<Link>,
-    grant: GrantId,
-    deadline: Duration,
-) {
-    let (state, link) = (Arc::downgrade(state), Arc::downgrade(link));
-    shared.runtime.spawn(async move {
-        let mut pause = deadline;
-        loop {
-            tokio::time::sleep(pause).await;
-            let (Some(state), Some(link)) = (state.upgrade(), link.upgrade()) else { return };
-            if state.done.is_set() {
-                return;
-            }
-            let due = state.progress().at + deadline;
-            pause = due.saturating_since(clock::now());
-            if pause.is_zero() {
-                let cause = Cause::Deadline { after: deadline, total: false };
-                revoke(&link, grant, "the receiver's deadline passed");
-                state.failed(link.error(Doing::Receive, cause));
-                return;
-            }
+/// Fails the session when nothing has arrived for its deadline.
+impl Timed for ReceiverState {
+    fn look(self: Arc<Self>, now: Time) -> Option<Time> {
+        let due = self.progress().at + self.deadline;
+        if self.done.is_set() || now < due {
+            return Some(due).filter(|_| !self.done.is_set());
         }
-    });
+        let given = self.given.get()?;
+        let link = given.link.upgrade()?;
+        let cause = Cause::Deadline { after: self.deadline, total: false };
+        revoke(&link, given.grant, "the receiver's deadline passed");
+        self.failed(link.error(Doing::Receive, cause));
+        None
+    }
 }
 
 /// Takes the grant back: nothing new lands, and the sender is told why.

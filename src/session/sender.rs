@@ -10,8 +10,10 @@ use kvx_core::id::{GrantId, SessionKey};
 use kvx_core::layout::Layout;
 use kvx_core::plan::{BlockMap, PlanOptions};
 use kvx_core::proto::{Deadline, GrantReceived, Post, Target, TransferOp, TransferReport};
+use kvx_core::time::Time;
 
-use super::KvPool;
+use super::{KvPool, Timed, Timer};
+use crate::clock;
 use crate::completion::{Completion, Operation};
 use crate::engine::{Engine, Shared};
 use crate::one_sided::{Transfer, post_on};
@@ -54,9 +56,11 @@ pub(crate) struct SenderState {
     granted: Arc<Completion<Result<Granted>>>,
     done: Arc<Completion<Result<Sent>>>,
     progress: Mutex<Progress>,
+    /// Runs while the Sender waits for the receiver: for its grant, and for its last word.
+    timer: Mutex<Option<Timer>>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Progress {
     road: Option<Arc<GrantedRoad>>,
     /// Transfers posted, and those that are in the receiver's memory.
@@ -66,6 +70,8 @@ struct Progress {
     /// Whether the user has called `finish`, and whether the receiver knows.
     finishing: bool,
     settled: bool,
+    /// Since when the Sender has waited, or when the last transfer arrived.
+    at: Time,
 }
 
 #[derive(Debug)]
@@ -103,7 +109,16 @@ impl Engine {
             deadline: Deadline { progress, total: shared.deadline.total },
             granted: Completion::new(),
             done: Completion::new(),
-            progress: Mutex::new(Progress::default()),
+            progress: Mutex::new(Progress {
+                road: None,
+                posted: 0,
+                arrived: 0,
+                sent: Sent::default(),
+                finishing: false,
+                settled: false,
+                at: clock::now(),
+            }),
+            timer: Mutex::new(None),
         });
         if !shared.sessions.claim(&state) {
             let why = format!("{} has a sender already", session.room);
@@ -115,7 +130,7 @@ impl Engine {
             return Err(failed(cause));
         }
         if !state.granted.is_set() {
-            state.fail_unless(shared, SenderState::is_granted);
+            state.start_timer(shared);
         }
         Ok(Sender { state })
     }
@@ -184,6 +199,7 @@ impl Sender {
         let (road, writes) = {
             let mut progress = state.progress();
             progress.finishing = true;
+            progress.at = clock::now();
             (progress.road.clone(), progress.posted)
         };
         let operation = Operation::new(Arc::clone(&state.done));
@@ -195,7 +211,7 @@ impl Sender {
         let payload = payload.into();
         let ended = road.link.with(|core| core.protocol.end_session(road.grant, writes, payload));
         match (ended, state.shared.upgrade()) {
-            (Ok(()), Some(shared)) => state.fail_unless(&shared, SenderState::is_done),
+            (Ok(()), Some(shared)) => state.start_timer(&shared),
             (Ok(()), None) => {}
             (Err(cause), _) => state.give_up(cause, "the session could not be ended"),
         }
@@ -279,6 +295,7 @@ impl SenderState {
             Ok(report) => {
                 let mut progress = self.progress();
                 progress.arrived += 1;
+                progress.at = clock::now();
                 progress.sent.bytes += report.bytes;
                 progress.sent.runs += u64::from(report.runs);
             }
@@ -351,38 +368,16 @@ impl SenderState {
         }
     }
 
-    /// Fails the session if the deadline comes before what is waited for.
-    fn fail_unless(self: &Arc<Self>, shared: &Shared, reached: fn(&Self) -> bool) {
-        let state = Arc::downgrade(self);
-        let after = self.deadline.progress;
-        shared.runtime.spawn(async move {
-            loop {
-                let before = state.upgrade().map(|state| state.progress().arrived);
-                tokio::time::sleep(after).await;
-                let Some(state) = state.upgrade() else { return };
-                if reached(&state) || state.done.is_set() {
-                    return;
-                }
-                // Transfers that still arrive are progress; each has a deadline of its own.
-                if before == Some(state.progress().arrived) {
-                    let cause = Cause::Deadline { after, total: false };
-                    state.give_up(cause, "the sender's deadline passed");
-                    return;
-                }
-            }
-        });
+    fn start_timer(self: &Arc<Self>, shared: &Shared) {
+        let due = self.progress().at + self.deadline.progress;
+        let timed: Weak<Self> = Arc::downgrade(self);
+        let timer = shared.sessions.timers().start(&shared.runtime, due, timed);
+        let old = self.timer().replace(timer);
+        drop(old);
     }
 
     fn is_forked(&self) -> bool {
         self.shared.upgrade().is_some_and(|shared| shared.is_forked())
-    }
-
-    fn is_granted(&self) -> bool {
-        self.granted.is_set()
-    }
-
-    fn is_done(&self) -> bool {
-        self.done.is_set()
     }
 
     fn error(&self, cause: Cause) -> Error {
@@ -396,5 +391,29 @@ impl SenderState {
 
     fn progress(&self) -> MutexGuard<'_, Progress> {
         self.progress.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn timer(&self) -> MutexGuard<'_, Option<Timer>> {
+        self.timer.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Fails the session when its deadline comes before the grant, or, once it is finishing, before the
+/// end. In between each transfer has a deadline of its own.
+impl Timed for SenderState {
+    fn look(self: Arc<Self>, now: Time) -> Option<Time> {
+        let (at, finishing) = {
+            let progress = self.progress();
+            (progress.at, progress.finishing)
+        };
+        if self.done.is_set() || (self.granted.is_set() && !finishing) {
+            return None;
+        }
+        let after = self.deadline.progress;
+        if now < at + after {
+            return Some(at + after);
+        }
+        self.give_up(Cause::Deadline { after, total: false }, "the sender's deadline passed");
+        None
     }
 }

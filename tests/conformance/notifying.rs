@@ -65,7 +65,7 @@ pub(crate) fn notifications_come_in_the_order_in_which_they_became_due(fabric: &
 
 pub(crate) fn empty_long_and_longest_notifications_arrive_whole(fabric: &dyn Fabric) {
     let a = fabric.engine("a");
-    let b = fabric.engine_with("b", |config| config.notification_window(40 << 20));
+    let b = fabric.engine("b");
     let peer = connected(&a, &b);
     for len in [0, 1, 512 << 10, (512 << 10) + 1, 1 << 20, MAX] {
         let bytes = pattern(len);

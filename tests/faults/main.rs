@@ -9,6 +9,7 @@
     reason = "a test that cannot go on has failed"
 )]
 
+mod attacks;
 mod garbage;
 mod peers;
 mod roads;

@@ -127,7 +127,7 @@ impl fmt::Display for Seen<'_> {
         let change = |after: u64, before: u64| after as i64 - before as i64;
         write!(
             f,
-            "fault | {:<44} | {:<52} | {faults:>5} x | neighbour {:>4} rounds {:>8.1} MiB {:>2} errors | \
+            "fault | {:<54} | {:<56} | {faults:>5} x | neighbour {:>4} rounds {:>8.1} MiB {:>2} errors | \
              victim {:+6} KiB {:+} descriptors {:+} threads",
             row.fault,
             row.holds,

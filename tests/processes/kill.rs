@@ -108,8 +108,8 @@ impl Pair {
         victim.wait_gone();
         match outcome {
             Ok(sent) => session.expect_sent(&sent),
-            // Killed before it was heard of.
-            Err(failure) if failure.peer.is_none() && fate.at <= 2 => {
+            // Killed before it was heard of, or on a busy machine heard of too late.
+            Err(failure) if failure.peer.is_none() => {
                 assert_eq!(failure.operation, "Send");
                 assert!(failure.is_one_of(&["Deadline"]), "{failure:?}");
                 return true;

@@ -1,5 +1,8 @@
 //! Floods: of whatever makes the victim keep something, or say something that nobody reads.
 
+use std::net::TcpListener;
+use std::time::{Duration, Instant};
+
 use kvx_core::error::Invalid;
 use kvx_core::id::{GrantId, Incarnation, RegionId, Room, SessionKey, Slot, TransferId};
 use kvx_core::layout::{Dtype, HeadWindow, Layout, LayoutBuilder};
@@ -8,7 +11,7 @@ use kvx_core::time::Time;
 use kvx_core::wire::message::{Grant, MAX_GRANT_SLOTS, Message, OpenRegion};
 
 use crate::Attack;
-use crate::connection::{Control, Gone, Lane, Me, Result};
+use crate::connection::{Control, Gone, Lane, Me, Result, Stream};
 use crate::forge::{Entry, Frame};
 use crate::outcome::Answer;
 use crate::random;
@@ -63,6 +66,13 @@ pub(super) const ATTACKS: &[Attack] = &[
         what: "one peer that connects again and again, and never ends a connection",
         must: "its latest connection stays, those before are closed",
         run: reconnect_flood,
+    },
+    Attack {
+        name: "swallowed-dials",
+        what: "peers that leave with a question unanswered, and give addresses that swallow every \
+               dial",
+        must: "few of them are dialed at once",
+        run: swallowed_dials,
     },
     Attack {
         name: "peer-flood",
@@ -137,6 +147,7 @@ fn unread_answers(scene: &mut Scene<'_>) -> Result<()> {
     }
     let answer = control.verdict()?;
     scene.judge("unread answers", answer, BORNE);
+    control.leave();
     Ok(())
 }
 
@@ -162,6 +173,7 @@ fn unacknowledged_answers(scene: &mut Scene<'_>) -> Result<()> {
     }
     let answer = control.verdict()?;
     scene.judge("unacknowledged answers", answer, BORNE);
+    control.leave();
     Ok(())
 }
 
@@ -190,6 +202,7 @@ fn refusal_flood(scene: &mut Scene<'_>) -> Result<()> {
     }
     let answer = control.verdict()?;
     scene.judge("refusals that nobody reads", answer, BORNE);
+    control.leave();
     Ok(())
 }
 
@@ -234,13 +247,15 @@ fn room_flood(scene: &mut Scene<'_>) -> Result<()> {
             break;
         }
         scene.pace.blow();
-        match control.send(&grant(base + number, &layout, MAX_GRANT_SLOTS)) {
+        // What goes on at every message must not cost more for every grant there is.
+        let said = control
+            .send(&grant(base + number, &layout, MAX_GRANT_SLOTS))
+            .and_then(|()| control.send(&Message::Acknowledge));
+        match said {
             Ok(()) => {}
             Err(Gone::Ended | Gone::Full) => break,
             Err(other) => return Err(other),
         }
-        // What goes on at every message must not cost more for every grant there is.
-        control.send(&Message::Acknowledge)?;
     }
     let answer = control.verdict()?;
     scene.judge("a flood of rooms", answer, BORNE);
@@ -298,7 +313,7 @@ fn reconnect_flood(scene: &mut Scene<'_>) -> Result<()> {
     let answer = last.verdict()?;
     scene.judge("the latest connection", answer, &[Answer::Ignored]);
     for mut before in held {
-        let ended = if before.stream.ends(std::time::Duration::from_secs(10)) {
+        let ended = if before.stream.ends(Duration::from_secs(10)) {
             Answer::ControlEnded
         } else {
             Answer::Ignored
@@ -320,5 +335,39 @@ fn peer_flood(scene: &mut Scene<'_>) -> Result<()> {
     }
     let answer = first.verdict()?;
     scene.judge("the first of them", answer, &[Answer::Ignored]);
+    Ok(())
+}
+
+fn swallowed_dials(scene: &mut Scene<'_>) -> Result<()> {
+    // Accepts, says nothing, and counts those that wait.
+    let sink = TcpListener::bind("127.0.0.1:0")?;
+    sink.set_nonblocking(true)?;
+    let address = sink.local_addr()?;
+    for _ in 0..40 {
+        scene.pace.blow();
+        let me = Me { addresses: vec![address; 16], ..Me::new()? };
+        let mut control = scene.enter_as(me)?;
+        // Its answer will be there to be said when nobody is.
+        control.acknowledges = false;
+        control.send(&Message::Cancel { transfer: TransferId(1 << 63 | 1) })?;
+        control.barrier()?;
+    }
+    let begun = Instant::now();
+    let (mut held, mut most) = (Vec::new(), 0);
+    while begun.elapsed() < Duration::from_secs(4) && !scene.pace.is_over() {
+        while let Ok((tcp, _)) = sink.accept() {
+            held.push(Stream::new(tcp)?);
+        }
+        // The victim gives each up when its time is over.
+        held.retain_mut(|stream| !stream.ends(Duration::ZERO));
+        most = most.max(held.len());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    if most > 128 {
+        scene.outcome.surprise(format!("{most} dials at once"));
+    }
+    if most > 0 {
+        scene.outcome.count(Answer::Accepted);
+    }
     Ok(())
 }

@@ -81,6 +81,7 @@ fn padded_notifications(scene: &mut Scene<'_>) -> Result<()> {
     }
     let answer = control.verdict()?;
     scene.judge("padded notifications", answer, &[Answer::Ignored]);
+    control.leave();
     Ok(())
 }
 

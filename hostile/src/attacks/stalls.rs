@@ -202,5 +202,6 @@ fn never_reads(scene: &mut Scene<'_>) -> Result<()> {
     // The control connection is read: refusals end nothing.
     let answer = control.verdict()?;
     scene.judge("READs that nobody reads", answer, &[Answer::Ignored, Answer::ControlEnded]);
+    control.leave();
     Ok(())
 }

@@ -179,6 +179,7 @@ fn many_gaps(scene: &mut Scene<'_>) -> Result<()> {
     }
     let answer = lane.verdict(&mut control)?;
     scene.judge("runs with gaps", answer, &[Answer::Accepted, refused(Refusal::Busy)]);
+    control.leave();
     Ok(())
 }
 
@@ -198,5 +199,6 @@ fn many_transfers(scene: &mut Scene<'_>) -> Result<()> {
     }
     let answer = lane.verdict(&mut control)?;
     scene.judge("transfers that never end", answer, &[Answer::Accepted, refused(Refusal::Busy)]);
+    control.leave();
     Ok(())
 }

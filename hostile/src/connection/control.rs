@@ -181,6 +181,14 @@ impl Control {
         }
     }
 
+    /// Leaves in good order, so that the victim need not wait whether it comes back. What it still
+    /// has to say is not heard.
+    pub(crate) fn leave(mut self) {
+        if self.send(&Message::Goodbye).is_ok() {
+            self.stream.ends(PATIENCE);
+        }
+    }
+
     /// Shows the key of a region, rightly: its slot.
     pub(crate) fn open(&mut self, region: &RegionDescription) -> Result<Slot> {
         let open = OpenRegion { region: region.id, key: region.key.clone() };

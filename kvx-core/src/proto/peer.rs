@@ -50,7 +50,8 @@ pub struct PeerConfig {
     pub lost: Duration,
     /// Bytes kept for it at most. Default 256 MiB.
     pub memory: u64,
-    /// Notification bytes kept for it until the user takes them. Default 16 MiB.
+    /// Notification bytes kept for it until the user takes them; 64 more count for each. Default
+    /// 32 MiB: the longest one, 16 MiB, and as much again.
     pub notification_window: u64,
     /// A frame's payload at most, where no single run is larger. Default 1 MiB.
     pub frame_bytes: u32,
@@ -67,7 +68,7 @@ impl Default for PeerConfig {
             suspect: Duration::from_secs(5),
             lost: Duration::from_secs(30),
             memory: 256 << 20,
-            notification_window: 16 << 20,
+            notification_window: 32 << 20,
             frame_bytes: 1 << 20,
             lanes: 4,
             deadline: Deadline::default(),

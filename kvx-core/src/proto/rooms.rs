@@ -1,7 +1,7 @@
 //! Where senders and grants meet: a grant may come before its Sender exists, and waits, bounded,
 //! with a deadline.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::error::Resource;
@@ -13,10 +13,10 @@ use crate::time::Time;
 /// engine keeps of a grant, `S` what it keeps of a Sender.
 #[derive(Debug)]
 pub struct Rooms<G, S> {
-    early: HashMap<SessionKey, (Time, G)>,
+    early: BTreeMap<SessionKey, (Time, G)>,
     /// When each of them has waited long enough.
     deadlines: Deadlines<SessionKey>,
-    senders: HashMap<SessionKey, S>,
+    senders: BTreeMap<SessionKey, S>,
     limit: usize,
     patience: Duration,
 }
@@ -36,9 +36,9 @@ impl<G, S: Clone> Rooms<G, S> {
     /// No rooms; at most `limit` early grants, each kept for `patience`.
     pub fn new(limit: usize, patience: Duration) -> Self {
         Self {
-            early: HashMap::new(),
+            early: BTreeMap::new(),
             deadlines: Deadlines::new(),
-            senders: HashMap::new(),
+            senders: BTreeMap::new(),
             limit,
             patience,
         }
@@ -88,6 +88,15 @@ impl<G, S: Clone> Rooms<G, S> {
     /// All Senders end.
     pub fn take_senders(&mut self) -> Vec<S> {
         std::mem::take(&mut self.senders).into_values().collect()
+    }
+
+<<<<<<< /tmp/wk-scale/./kvx-core/src/proto/rooms.rs
+    /// The grant that waits for the Sender of a session.
+=======
+    /// The grant that waits for the Sender of this session.
+>>>>>>> /work/main/./kvx-core/src/proto/rooms.rs
+    pub fn early(&self, session: &SessionKey) -> Option<&G> {
+        self.early.get(session).map(|(_, grant)| grant)
     }
 
     /// An early grant is taken back by its receiver.

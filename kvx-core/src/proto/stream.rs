@@ -7,6 +7,9 @@ use crate::error::Violation;
 use crate::wire::WireError;
 use crate::wire::message::{MESSAGE_HEADER_LEN, Message, MessageHeader};
 
+/// Messages for which room is kept while none waits: a burst is not paid for ever.
+const RETAINED_AT_REST: usize = 64;
+
 /// Both directions of the control stream.
 #[derive(Debug, Default)]
 pub(crate) struct ControlStream {
@@ -164,6 +167,9 @@ impl ControlStream {
             self.acknowledged += 1;
         }
         self.unsent = self.unsent.min(self.retained.len());
+        if self.retained.is_empty() {
+            self.retained.shrink_to(RETAINED_AT_REST);
+        }
         if header.sequence == 0 || header.sequence <= self.received {
             return Ok(header.sequence == 0);
         }

@@ -102,6 +102,19 @@ fn a_second_resume_ends_the_peer() {
 }
 
 #[test]
+fn nothing_in_sequence_is_said_before_the_other_has_resumed() {
+    let mut scene = scene();
+    scene.pair.disconnect();
+    let now = scene.pair.now;
+    scene.pair.sides[0].peer.notify(now, "to whom it may concern".into()).unwrap();
+    scene.pair.connect(0);
+    let said = scene.pair.messages(1);
+    assert!(said.iter().all(|said| !said.is_sequenced()), "{said:?}");
+    scene.pair.settle();
+    assert_eq!(told(&mut scene.pair, 1).len(), 1);
+}
+
+#[test]
 fn a_sequenced_message_before_resume_ends_the_peer() {
     let mut scene = scene();
     scene.pair.disconnect();

@@ -8,9 +8,10 @@ use kvx_core::id::{Slot, TransferId};
 use kvx_core::plan::{Plan, PlanOptions, Span, Spans};
 use kvx_core::proto::{PeerConfig, Post, Target, TransferOp};
 use kvx_core::region::RegionKey;
+use kvx_core::testing::Pair;
 use kvx_core::transport::OutFrame;
 use kvx_core::wire::message::{Message, OpenRegion};
-use kvx_core::wire::{FrameHeader, FrameRuns, READ_CREDIT, WireSpan};
+use kvx_core::wire::{FrameHeader, FrameRuns, MAX_NOTIFICATION, READ_CREDIT, WireSpan};
 
 use super::scene::{ALL, SECOND, config, fates, present, refusal, say, scene, scene_with, told};
 
@@ -36,9 +37,48 @@ fn undelivered_notifications_are_credited_and_taking_them_gives_credit_back() {
 }
 
 #[test]
+fn the_longest_notification_fits_into_the_default_window() {
+    let mut scene = scene_with(PeerConfig { frame_bytes: 256, ..PeerConfig::default() });
+    let longest = Bytes::from(vec![b'x'; MAX_NOTIFICATION]);
+    for _ in 0..3 {
+        let now = scene.pair.now;
+        scene.pair.sides[0].peer.notify(now, longest.clone()).unwrap();
+        scene.pair.settle();
+        assert_eq!(told(&mut scene.pair, 1).len(), 1);
+        scene.pair.settle();
+    }
+}
+
+#[test]
+fn a_notification_that_will_never_fit_is_an_error_and_one_that_may_is_busy() {
+    let window = 2 << 20;
+    let mut pair = Pair::new([config(), PeerConfig { notification_window: window, ..config() }]);
+    let notify = |pair: &mut Pair, len: u64| {
+        let now = pair.now;
+        pair.sides[0].peer.notify(now, Bytes::from(vec![b'x'; len as usize]))
+    };
+    // Before the window is known nobody can say more.
+    let early = notify(&mut pair, window).unwrap_err();
+    assert!(matches!(early, Cause::Busy(Resource::NotificationCredit)));
+    pair.connect(0);
+    pair.settle();
+    let never = notify(&mut pair, window - 63).unwrap_err();
+    assert!(matches!(never, Cause::Invalid(_)) && !never.is_retryable(), "{never}");
+    notify(&mut pair, 0).unwrap();
+    let later = notify(&mut pair, window - 64).unwrap_err();
+    assert!(matches!(later, Cause::Busy(Resource::NotificationCredit)), "{later}");
+    pair.settle();
+    assert_eq!(told(&mut pair, 1).len(), 1);
+    pair.settle();
+    notify(&mut pair, window - 64).unwrap();
+    pair.settle();
+    assert_eq!(told(&mut pair, 1).len(), 1);
+}
+
+#[test]
 fn notifications_before_the_first_connection_never_exceed_what_the_peer_keeps() {
     let narrow = PeerConfig { notification_window: 1, ..config() };
-    let mut pair = kvx_core::testing::Pair::new([config(), narrow]);
+    let mut pair = Pair::new([config(), narrow]);
     let piece = Bytes::from(vec![b'x'; 100_000]);
     let mut sent = 0;
     while pair.sides[0].peer.notify(pair.now, piece.clone()).is_ok() {
@@ -213,7 +253,7 @@ fn what_a_peer_makes_this_side_say_and_never_acknowledges_is_bounded() {
 #[test]
 fn what_was_acknowledged_does_not_count_any_more() {
     let mut scene = scene_with(PeerConfig { memory: 600_000, ..config() });
-    for _ in 0..5000 {
+    for _ in 0..10_000 {
         // Refused, for the key is wrong, and may be asked for again with a better one.
         let key = RegionKey::new([0x55; 16]);
         scene.pair.sides[0].peer.learn_regions([(scene.remote.id, key)]);

@@ -58,6 +58,9 @@ fn the_fate_is_delivered_once_the_peer_has_answered() {
     let now = scene.pair.now;
     scene.pair.sides[0].peer.notify(now, "hello".into()).unwrap();
     scene.pair.deliver(1);
+    // The peer says something else meanwhile.
+    scene.pair.inject(0, 0, 0, &Message::Acknowledge);
+    scene.pair.deliver(0);
     assert!(fates(&mut scene.pair, 0).is_empty());
     scene.pair.settle_control();
     assert_eq!(fates(&mut scene.pair, 0), [(1, "delivered")]);

@@ -5,7 +5,7 @@ use kvx_core::plan::Plan;
 use kvx_core::proto::{Event, Post, TransferOp};
 use kvx_core::transport::Landing;
 
-use super::scene::{scene, told};
+use super::scene::{MS, scene, told};
 
 #[test]
 fn a_write_is_done_when_every_byte_is_there() {
@@ -132,6 +132,9 @@ fn fenced_waits_for_the_system_call_in_progress() {
     scene.pair.sides[0].peer.cancel(transfer);
     scene.pair.settle_control();
     assert!(scene.ends().is_empty(), "a lease is held");
+    scene.pair.elapse(MS);
+    scene.pair.settle_control();
+    assert!(scene.ends().is_empty(), "it is held all the same when timers run");
     assert!(landing.gates.iter().any(|gate| gate.enter().is_none()), "no new lease begins");
     drop(leases);
     assert!(scene.pair.wake(), "the owner is woken when the lease leaves");

@@ -78,6 +78,23 @@ fn a_grant_that_was_never_given_is_refused() {
 }
 
 #[test]
+fn a_peer_that_gives_up_requests_which_were_not_made_is_over() {
+    for (first, count) in [(0, 9), (8, 1), (0, 3)] {
+        let mut scene = scene();
+        let transfer = scene.read();
+        scene.pair.settle_control();
+        let lane = scene.pair.lanes(0)[0];
+        // Two of eight runs are asked for.
+        assert!(scene.pair.transmit(0, lane));
+        let expired = Message::ReadExpired { transfer, first, count };
+        scene.pair.inject(0, 2, 1, &expired);
+        scene.pair.deliver(0);
+        let violation = scene.pair.sides[0].violation.take();
+        assert!(matches!(violation, Some(Violation::Unexpected { message: "ReadExpired", .. })));
+    }
+}
+
+#[test]
 fn a_late_frame_is_refused() {
     let mut scene = scene();
     let slot = open(&mut scene);

@@ -2,13 +2,18 @@
 
 use std::time::Duration;
 
+<<<<<<< /tmp/wk-scale/./kvx-core/tests/protocol/time.rs
+use kvx_core::id::LaneId;
+=======
+use kvx_core::id::{Slot, TransferId};
+>>>>>>> /work/main/./kvx-core/tests/protocol/time.rs
 use kvx_core::proto::{Deadline, Event, PeerConfig, Post, TransferOp};
 use kvx_core::testing::Pair;
 use kvx_core::transport::OutFrame;
-use kvx_core::wire::FrameHeader;
 use kvx_core::wire::message::Message;
+use kvx_core::wire::{FrameHeader, FrameRuns, WireSpan};
 
-use super::scene::{MS, SECOND, Scene, config, scene};
+use super::scene::{MS, SECOND, Scene, config, present, scene};
 
 fn post_with(scene: &mut Scene, deadline: Deadline) {
     let post = scene.post_of(TransferOp::Write, scene.plan(8, 128));
@@ -84,6 +89,59 @@ fn a_frame_that_came_late_is_sent_again_while_there_is_time() {
     assert!(scene.arrived(0..8, 128));
 }
 
+/// A READ of four requests, all taken in by the owner, one of them answered 0.8 s later. Its
+/// deadline then lies 1 s ahead, and the expiry of the other three 0.2 s.
+fn read_answered_in_part() -> (Scene, LaneId) {
+    let mut scene = scene();
+    let post = scene.post_of(TransferOp::Read, scene.plan(8, 128));
+    scene.post(Post { deadline: Deadline { progress: SECOND, total: None }, ..post });
+    scene.pair.settle_control();
+    let lane = scene.pair.lanes(0)[0];
+    while scene.pair.transmit(0, lane) {}
+    while scene.pair.receive(1, lane) {}
+    scene.pair.now = scene.pair.now + 800 * MS;
+    // The acknowledgement of the requests, and an answer.
+    assert!(scene.pair.transmit(1, lane) && scene.pair.transmit(1, lane));
+    while scene.pair.receive(0, lane) {}
+    assert!(scene.arrived(0..2, 128) && !scene.arrived(2..4, 128));
+    (scene, lane)
+}
+
+#[test]
+fn nothing_is_read_for_a_request_whose_time_is_over() {
+    let (mut scene, lane) = read_answered_in_part();
+    scene.pair.now = scene.pair.now + 200 * MS;
+    while scene.pair.transmit(1, lane) {}
+    assert_eq!(scene.pair.sides[0].arriving(lane), 0, "not a byte");
+    let told = scene.pair.messages(0);
+    let late = |message: &Message| match message {
+        Message::ReadExpired { first, count, .. } => Some(*first..*first + *count),
+        _ => None,
+    };
+    assert_eq!(told.iter().filter_map(late).collect::<Vec<_>>(), [2..4, 4..6, 6..8]);
+}
+
+#[test]
+fn a_read_that_moves_on_asks_again_for_what_came_too_late() {
+    let (mut scene, lane) = read_answered_in_part();
+    scene.pair.now = scene.pair.now + 200 * MS;
+    while scene.pair.transmit(1, lane) {}
+    scene.pair.settle();
+    assert_eq!(scene.end(), "1024 bytes in 8 runs");
+    assert!(scene.arrived(0..8, 128));
+    scene.pair.sides.iter().for_each(|side| assert_eq!(side.peer.residue(), []));
+}
+
+#[test]
+fn a_read_whose_time_is_over_does_not_ask_again() {
+    let (mut scene, lane) = read_answered_in_part();
+    scene.pair.now = scene.pair.now + SECOND;
+    while scene.pair.transmit(1, lane) {}
+    scene.pair.settle();
+    assert_eq!(scene.end(), "deadline: no progress for 1s");
+    scene.pair.sides.iter().for_each(|side| assert_eq!(side.peer.residue(), []));
+}
+
 #[test]
 fn a_cancelled_write_whose_owner_is_silent_ends_unfenced_at_its_deadline() {
     let mut scene = scene();
@@ -101,6 +159,26 @@ fn a_cancelled_write_whose_owner_is_silent_ends_unfenced_at_its_deadline() {
     let before = scene.target_bytes();
     while scene.pair.receive(1, lane) {}
     assert_eq!(scene.target_bytes(), before);
+}
+
+#[test]
+fn what_lands_after_a_cancel_does_not_delay_its_end() {
+    let mut scene = scene();
+    let transfer = scene.write();
+    scene.pair.settle_control();
+    let lane = scene.pair.lanes(0)[0];
+    while scene.pair.transmit(0, lane) {}
+    scene.pair.disconnect();
+    scene.pair.sides[0].peer.cancel(transfer);
+    scene.pair.elapse(5 * SECOND);
+    // The owner has not heard of it, and acknowledges the first frame.
+    for _ in 0..8 {
+        scene.pair.receive(1, lane);
+    }
+    scene.pair.transmit(1, lane);
+    while scene.pair.receive(0, lane) {}
+    scene.pair.elapse(5 * SECOND);
+    assert_eq!(scene.end(), "cancelled, unfenced", "at the deadline that its frames bear");
 }
 
 fn liveness(pair: &mut Pair, side: usize) -> Vec<&'static str> {
@@ -136,6 +214,24 @@ fn a_silent_peer_is_suspect_and_recovers_when_it_is_heard() {
     assert!(liveness(&mut scene.pair, 0).is_empty(), "told once");
     scene.pair.settle();
     assert_eq!(liveness(&mut scene.pair, 0), ["recovered"]);
+}
+
+#[test]
+fn what_comes_on_lanes_is_a_sign_of_life_too() {
+    let mut scene = scene();
+    let runs = FrameRuns { first: 0, count: 1, total: 1 };
+    let header = FrameHeader::write(TransferId(1), None, scene.pair.now, runs, 16);
+    let span = WireSpan { slot: Slot(0), len: 16, offset: 0 };
+    let lane = scene.pair.lanes(0)[0];
+    // Nothing comes over control.
+    scene.pair.elapse(4 * SECOND);
+    present(&mut scene.pair, 1, &header, &[span]).unwrap();
+    let now = scene.pair.now;
+    scene.pair.sides[0].peer.handle_ack(now, lane, &FrameHeader::ack(0, 0)).unwrap();
+    scene.pair.elapse(4 * SECOND);
+    for side in 0..2 {
+        assert!(liveness(&mut scene.pair, side).is_empty(), "side {side}");
+    }
 }
 
 #[test]

@@ -3,12 +3,16 @@
 use std::io::{Read, Write};
 use std::sync::Arc;
 use std::thread;
+use std::time::Duration;
 
+use kvx_core::id::Slot;
 use kvx_core::time::Time;
-use kvx_core::transport::Transport;
-use kvx_core::wire::FrameKind;
+use kvx_core::transport::{OutFrame, Transport};
+use kvx_core::wire::frame::RawSpan;
+use kvx_core::wire::{FrameKind, WireSpan};
 use kvx_tcp::{TcpOptions, TcpTransport};
 use proptest::prelude::*;
+use zerocopy::IntoBytes;
 
 use crate::support::*;
 
@@ -46,6 +50,37 @@ fn a_peer_that_reads_byte_by_byte_gets_the_same_stream() {
         peer.read_exact(&mut byte).unwrap();
         assert_eq!(byte, [expected]);
     }
+}
+
+#[test]
+fn headers_and_tables_that_leave_in_pieces_are_whole() {
+    let host = Host::new(&[]);
+    let transport = TcpTransport::new(TcpOptions::new().send_buffer(1 << 17)).unwrap();
+    let (near, mut peer) = streams();
+    // Requests have no payload: all that a full socket cuts is headers and tables.
+    let moves: Vec<Move> = (0..300_000).map(|at| (0, at * 3, 0, at * 2, 1)).collect();
+    let frames = frames(FrameKind::ReadRequest, 1, &plan(&moves), &[], 1000);
+    let mut expected = Vec::new();
+    for frame in &frames {
+        let OutFrame::ReadRequest(frame) = frame else { panic!("{frame:?}") };
+        expected.extend(frame.header.encode());
+        let first = frame.header.first_run as usize;
+        for run in frame.plan.runs(first..first + 1000) {
+            let span = WireSpan { slot: Slot(0), len: 1, offset: run.remote_offset };
+            expected.extend_from_slice(RawSpan::from(span).as_bytes());
+        }
+    }
+    host.push(frames);
+    let _lane = open(&transport, near, &host);
+    // Until the socket is full: the peer reads nothing.
+    let mut sent = 0;
+    while sent == 0 || transport.counters().sent.bytes > sent {
+        sent = transport.counters().sent.bytes;
+        thread::sleep(Duration::from_millis(20));
+    }
+    let mut got = vec![0; expected.len()];
+    peer.read_exact(&mut got).unwrap();
+    assert!(got == expected, "the stream is another");
 }
 
 #[test]

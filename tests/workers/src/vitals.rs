@@ -18,8 +18,6 @@ pub struct Vitals {
     pub data_kib: u64,
     /// Threads.
     pub threads: u64,
-    /// Processor time used so far, in clock ticks of 10 ms.
-    pub ticks: u64,
 }
 
 impl Vitals {
@@ -31,18 +29,45 @@ impl Vitals {
             let rest = status.lines().find_map(|line| line.strip_prefix(name))?;
             rest.split_whitespace().next()?.parse().ok()
         };
-        let stat = fs::read_to_string(format!("{directory}/stat")).ok()?;
-        // proc_pid_stat(5): the name may hold anything; utime and stime are the 12th and 13th
-        // fields after it.
-        let (_, fields) = stat.rsplit_once(')')?;
-        let times = fields.split_whitespace().skip(11).take(2);
         Some(Self {
             resident_kib: field("VmRSS:")?,
             mapped_kib: field("VmSize:")?,
             data_kib: field("VmData:")?,
             descriptors: fs::read_dir(format!("{directory}/fd")).ok()?.count() as u64,
             threads: field("Threads:")?,
-            ticks: times.map(|time| time.parse::<u64>().unwrap_or(0)).sum(),
         })
+    }
+}
+
+/// What the threads of one name have done since they began.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Work {
+    /// Processor time, in clock ticks of 10 ms.
+    pub ticks: u64,
+    /// How often they went to sleep by themselves.
+    pub sleeps: u64,
+}
+
+impl Work {
+    /// Of the threads with this name, which is cut off after 15 bytes (prctl(2), PR_SET_NAME).
+    pub fn of(pid: Pid, name: &str) -> Self {
+        let mut work = Self::default();
+        let tasks = format!("/proc/{}/task", pid.as_raw_nonzero());
+        for task in fs::read_dir(tasks).into_iter().flatten().flatten() {
+            let read = |file: &str| fs::read_to_string(task.path().join(file)).unwrap_or_default();
+            if read("comm").trim_end() != name {
+                continue;
+            }
+            // proc_pid_stat(5): the name may hold anything; utime and stime are the 12th and 13th
+            // fields after it.
+            let stat = read("stat");
+            let fields = stat.rsplit_once(')').map_or("", |(_, fields)| fields);
+            let times = fields.split_whitespace().skip(11).take(2);
+            work.ticks += times.map(|time| time.parse::<u64>().unwrap_or(0)).sum::<u64>();
+            let status = read("status");
+            let sleeps = status.lines().find_map(|l| l.strip_prefix("voluntary_ctxt_switches:"));
+            work.sleeps += sleeps.and_then(|count| count.trim().parse().ok()).unwrap_or(0);
+        }
+        work
     }
 }

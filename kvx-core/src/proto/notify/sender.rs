@@ -1,6 +1,6 @@
 //! Notifications to the peer: their credit, and what becomes of each.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
 use bytes::Bytes;
 
@@ -36,7 +36,7 @@ pub(crate) struct NotifySender {
     /// Those of them that are not acknowledged, by the number of their last message.
     unacknowledged: BTreeMap<u64, NotificationId>,
     /// Those of them whose WRITE has yet to end, by that.
-    waiting: HashMap<TransferId, NotificationId>,
+    waiting: BTreeMap<TransferId, NotificationId>,
     /// The others, by when they are late.
     deadlines: Deadlines<NotificationId>,
 }

@@ -132,7 +132,7 @@ fn payload(job: &Line) -> String {
     format!("the first token of room {}", job.get("room"))
 }
 
-/// Moments of a session at which a process may be told to die: those of [`send`] and [`receive`].
+/// Moments of a session, on either side, at which a process may be told to die.
 pub const MOMENTS: u64 = LAYERS as u64 + 4;
 
 /// When this process kills itself.

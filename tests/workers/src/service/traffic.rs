@@ -31,6 +31,10 @@ const FIRST_ROOM: u64 = 1 << 62;
 /// Between looks at what may have changed.
 const PAUSE: Duration = Duration::from_millis(20);
 
+/// What the visitor says after a round that has failed, and the host says again when it is done
+/// with all that came before.
+const SETTLE: &str = "settle";
+
 /// What the host says of a round that has failed.
 const FAILED: &str = "failed";
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use kvx::error::Result;
 use kvx::{Buffer, Engine, EngineId, Peer};
 
-use super::{FAILED, PAUSE, Pools, Prompt, Prompts, Tally};
+use super::{FAILED, PAUSE, Pools, Prompt, Prompts, SETTLE, Tally};
 use crate::content;
 
 pub(super) struct Host {
@@ -28,6 +28,11 @@ impl Host {
                 continue;
             }
             let text = String::from_utf8_lossy(&note.bytes).into_owned();
+            if text.starts_with(SETTLE) {
+                // Everything before it has been dealt with.
+                self.tell(&text);
+                continue;
+            }
             let mut words = text.split(' ');
             let mut number = || words.next().unwrap().parse::<u64>().unwrap();
             let (seed, round) = (number(), number());
@@ -41,12 +46,11 @@ impl Host {
         }
     }
 
-    /// The visitor need not wait for this round any more. Said until it is heard: what happens to
-    /// the host may outlast a notification's deadline.
-    fn tell(&self, what: &'static str) {
+    /// Says it until it is heard: what happens to the host may outlast a notification's deadline.
+    fn tell(&self, what: &str) {
         while !self.tally.is_over() {
             let Some(peer) = self.peer() else { return };
-            match peer.notify(what).wait() {
+            match peer.notify(what.to_owned()).wait() {
                 Ok(()) => return,
                 Err(error) => self.tally.note_error(&error.to_string()),
             }

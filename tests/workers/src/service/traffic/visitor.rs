@@ -6,7 +6,7 @@ use std::time::Duration;
 use kvx::error::Result;
 use kvx::{Buffer, Engine, Peer, PostOptions, Prepared, Span, Spans, TransferOp};
 
-use super::{FAILED, PAUSE, Pools, Prompt, Prompts, Tally};
+use super::{FAILED, PAUSE, Pools, Prompt, Prompts, SETTLE, Tally};
 use crate::content;
 use crate::service::Memory;
 
@@ -60,7 +60,7 @@ impl Visitor {
                 Ok(()) => self.tally.note_round(self.memory.len() * 2 + Prompt::BYTES * 2),
                 Err(error) => {
                     self.tally.note_error(&error.to_string());
-                    std::thread::sleep(PAUSE);
+                    self.settle(round);
                 }
             }
         }
@@ -83,6 +83,27 @@ impl Visitor {
             self.tally.note_wrong(&format!("read, offset {at}, round {round}"));
         }
         Ok(())
+    }
+
+    /// After a round that failed: waits until the host is done with it too, for it may still look
+    /// at what the next round changes.
+    fn settle(&self, round: u64) {
+        let settled = format!("{SETTLE} {round}");
+        while !self.tally.is_over() {
+            std::thread::sleep(PAUSE);
+            match self.peer.notify(settled.clone()).wait() {
+                Ok(()) => break,
+                Err(error) => self.tally.note_error(&error.to_string()),
+            }
+        }
+        while !self.tally.is_over() {
+            let Some(note) = self.engine.wait_notification(PATIENCE) else {
+                return self.tally.note_wrong(&format!("never settled, round {round}"));
+            };
+            if note.bytes == settled {
+                return;
+            }
+        }
     }
 
     /// Waits for the host's word on this round: whether it has found everything in its place.

@@ -1,0 +1,145 @@
+//! The hostile peer: somebody who holds the auth key and breaks the rules, in every way that
+//! `kvx-hostile` knows. What each attack must be answered with, it judges itself; what the victim
+//! must keep, and whom it must serve meanwhile, the row does.
+
+mod victim;
+
+use std::collections::BTreeSet;
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
+
+use kvx_hostile::{Limits, Target, attack};
+use kvx_workers::random::from_env;
+
+use crate::row::Row;
+use crate::stage::seed;
+use victim::Victim;
+
+/// What the victim may keep for one peer by default, and for its work on it besides. A victim
+/// whose memory grows beyond it, be it for a moment, keeps what it does not account for.
+const PEAK_KIB: u64 = (256 + 64) << 10;
+
+/// One test for each group, so that they run side by side and one that fails hides no other.
+macro_rules! rows {
+    ($($times:ident $test:ident: $($attack:literal),+;)+) => {
+        $(
+            #[test]
+            fn $test() {
+                play(stringify!($test), Times::$times, &[$($attack),+]);
+            }
+        )+
+
+        #[test]
+        fn every_attack_has_its_row() {
+            let rows = BTreeSet::from([$($($attack),+),+]);
+            let all = kvx_hostile::attacks().map(|attack| attack.name).collect();
+            assert_eq!(rows, all);
+        }
+    };
+}
+
+rows! {
+    Once handshakes_that_are_forged_let_nobody_in:
+        "replayed-handshake", "wrong-proofs", "bad-hellos", "the-victims-id", "anothers-id";
+    Once lanes_that_are_forged_are_not_opened:
+        "forged-lanes", "lane-proofs", "lane-lies";
+    Once memory_that_was_not_given_away_is_refused:
+        "forged-slots", "forged-places", "wrong-rights", "guessed-keys", "deregistered";
+    Once transfers_that_contradict_themselves_are_refused:
+        "contradictions", "after-the-end", "expired", "many-gaps", "many-transfers";
+    Once blocks_that_were_not_granted_are_refused:
+        "forged-grants", "beyond-the-grant", "another-rooms-grant", "after-the-drop",
+        "session-lies";
+    Once frames_that_break_a_rule_end_their_lane:
+        "bad-headers", "bad-tables", "false-acks", "unasked-read-data", "half-frames",
+        "longer-than-said", "read-beyond-credit";
+    Once messages_that_break_a_rule_end_their_connection:
+        "out-of-sequence", "absurd-messages", "other-roles", "goodbye-and-on";
+    Twice notifications_keep_to_their_credit:
+        "beyond-credit", "padded-notifications", "broken-parts", "lives-of-notifications";
+    Twice a_directory_is_not_flooded:
+        "rank-flood", "question-flood", "question-churn";
+    Twice floods_are_borne_or_ended:
+        "heartbeat-flood", "unread-answers", "unacknowledged-answers", "refusal-flood",
+        "cancel-flood", "lane-flood", "swallowed-dials";
+    Twice rooms_and_peers_are_not_flooded:
+        "room-flood", "grant-churn", "reconnect-flood", "peer-flood";
+    Twice who_is_slow_holds_up_nobody:
+        "silent-connections", "byte-by-byte-handshake", "byte-by-byte", "half-messages",
+        "never-answers", "never-reads";
+    Once noise_is_no_traffic:
+        "control-garbage", "control-bits", "lane-garbage", "lane-bits";
+    Once a_hostile_listener_gains_nothing:
+        "dialed-nonsense", "dialed-lies", "dialed-and-mute", "dialed-and-wild";
+}
+
+/// How often a row is played.
+#[derive(Clone, Copy, PartialEq)]
+enum Times {
+    Once,
+    /// An allocator keeps what it was once given, but nothing makes it grow again: what an attack
+    /// leaves behind for good shows when it is done once more.
+    Twice,
+}
+
+/// Plays these attacks, a row each, on one victim.
+fn play(case: &str, times: Times, names: &[&str]) {
+    let only = std::env::var("KVX_ATTACK").ok();
+    let chosen = |name: &&&str| only.as_deref().is_none_or(|only| only == **name);
+    let mut victim = Victim::new(case);
+    for name in names.iter().filter(chosen) {
+        if times == Times::Twice {
+            once(&mut victim, name, PEAK_KIB);
+        }
+        once(&mut victim, name, 16 << 10);
+    }
+}
+
+/// Plays one row; so much more memory than before may stay.
+fn once(victim: &mut Victim, name: &str, resident_kib: u64) {
+    let seed = seed();
+    let limits = Limits::once().blows(from_env("KVX_ATTACK_BLOWS", 20_000));
+    let attack = attack(name).unwrap();
+    let row = Row::new(attack.name, attack.must).allows(|allows| {
+        allows.written = Some(victim::YARD);
+        allows.resident_kib = resident_kib;
+    });
+    let (target, names) = (victim.target(), &victim.names);
+    let mut peak = 0;
+    row.play(&mut victim.stage, |stage| {
+        let before = stage.vitals().resident_kib;
+        let done = victim::strike(stage, names, target, attack, seed, limits);
+        assert!(done.outcome.is_as_specified(), "{name}: {}", done.outcome);
+        peak = done.peak_kib.saturating_sub(before);
+        // Most are over before the neighbour's round is.
+        stage.wait_served(1);
+        eprintln!("      | {name:<44} | +{peak} KiB at most | {}", done.outcome);
+        done.outcome.blows
+    });
+    assert!(peak < PEAK_KIB, "{name}: {peak} KiB more at its height");
+    victim.check_fences();
+}
+
+/// A user who takes no notifications keeps those of peers that are there, and the last of the
+/// others: the hostile peer fills its window in one life after another.
+#[test]
+fn notifications_of_lives_that_are_over_are_bounded() {
+    const WINDOW: u64 = 16 << 20;
+    let key = std::env::temp_dir().join(format!("kvx-attack-{}.key", std::process::id()));
+    let text = "sixteen bytes and more, as a key must have";
+    let mut file = std::fs::OpenOptions::new();
+    let mut file = file.write(true).create_new(true).mode(0o600).open(&key).unwrap();
+    file.write_all(text.as_bytes()).unwrap();
+    let config = kvx::Config::default().name("takes-nothing").auth_key_file(&key);
+    let engine = kvx::Engine::new(config.notification_window(WINDOW)).unwrap();
+    std::fs::remove_file(key).unwrap();
+    let target = Target::new(engine.local_addr(), text.as_bytes().to_vec());
+    let attack = attack("lives-of-notifications").unwrap();
+    let outcome = kvx_hostile::run(attack, &target, 1, Limits::once().blows(10_000));
+    assert!(outcome.is_as_specified() && outcome.blows == 10, "{outcome}");
+    let kept: u64 = std::iter::from_fn(|| engine.poll_notification())
+        .map(|notification| notification.bytes.len() as u64)
+        .sum();
+    // Of ten lives with a full window each; the last may still be on its way out.
+    assert!(kept > WINDOW / 4 && kept <= 2 * WINDOW, "{kept} bytes were kept");
+}
