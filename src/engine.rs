@@ -7,7 +7,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use kvx_core::error::{Cause, Error, HandshakeError, Invalid, Operation as Doing, PeerName, Result};
+use kvx_core::error::{
+    Cause, Error, HandshakeError, Invalid, Operation as Doing, PeerName, Result,
+};
 use kvx_core::id::{Association, EngineId, Incarnation};
 use kvx_core::proto::{Auth, Deadline, LocalIdentity, PeerConfig};
 use kvx_core::region::{Region as CoreRegion, RegionKey, Registry, Rights};

@@ -7,7 +7,6 @@ mod receiver;
 mod sender;
 mod timers;
 
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
@@ -71,7 +70,6 @@ impl KvPool {
 /// The Senders of an engine, and the grants that wait for one.
 #[derive(Debug)]
 pub(crate) struct Sessions {
-<<<<<<< /tmp/wk-scale/./src/session.rs
     meeting: Mutex<Meeting>,
     /// Of Senders, of Receivers, and of the early grants.
     timers: Arc<Timers>,
@@ -82,11 +80,6 @@ struct Meeting {
     rooms: Rooms<EarlyGrant, Arc<SenderState>>,
     /// Runs while grants wait.
     timer: Option<Timer>,
-=======
-    rooms: Mutex<Rooms<EarlyGrant, Arc<SenderState>>>,
-    /// Whether a task looks after the early grants. One does for all, however many come and go.
-    is_watched: AtomicBool,
->>>>>>> /work/main/./src/session.rs
 }
 
 /// A grant and the peer that gave it.
@@ -99,17 +92,12 @@ pub(crate) struct EarlyGrant {
 impl Sessions {
     pub(crate) fn new(deadline: Duration) -> Self {
         let patience = deadline.saturating_mul(EARLY_PATIENCE);
-<<<<<<< /tmp/wk-scale/./src/session.rs
         let meeting = Meeting { rooms: Rooms::new(MAX_EARLY, patience), timer: None };
         Self { meeting: Mutex::new(meeting), timers: Arc::default() }
     }
 
     pub(crate) fn timers(&self) -> &Arc<Timers> {
         &self.timers
-=======
-        let rooms = Mutex::new(Rooms::new(MAX_EARLY, patience));
-        Self { rooms, is_watched: AtomicBool::new(false) }
->>>>>>> /work/main/./src/session.rs
     }
 
     /// A Sender appears. `false`: another has its session.
@@ -142,11 +130,7 @@ impl Sessions {
                     link.with(|core| core.protocol.abort_session(session, id, reason));
                 }
             }
-<<<<<<< /tmp/wk-scale/./src/session.rs
             Ok(None) => self.keep_time(shared),
-=======
-            Ok(None) => self.watch(shared),
->>>>>>> /work/main/./src/session.rs
             Err((resource, _)) => {
                 let reason = format!("busy: {resource}");
                 link.with(|core| core.protocol.abort_session(session, id, &reason));
@@ -156,7 +140,6 @@ impl Sessions {
 
     /// A receiver took its early grant back, or died.
     pub(crate) fn withdrawn(&self, link: &Link, session: &SessionKey, grant: GrantId) {
-<<<<<<< /tmp/wk-scale/./src/session.rs
         let mut meeting = self.meeting();
         // Another grant of the same session stays: this one was refused for its sake.
         let is_this = |early: &EarlyGrant| {
@@ -164,15 +147,6 @@ impl Sessions {
         };
         if meeting.rooms.early(session).is_some_and(is_this) {
             meeting.rooms.withdraw(session);
-=======
-        let mut rooms = self.rooms();
-        // Another grant of the same session stays: this one was refused for its sake.
-        let is_it = |early: &EarlyGrant| {
-            std::ptr::eq(early.link.as_ptr(), link) && early.grant.grant == grant
-        };
-        if rooms.early(session).is_some_and(is_it) {
-            rooms.withdraw(session);
->>>>>>> /work/main/./src/session.rs
         }
     }
 
@@ -191,7 +165,6 @@ impl Sessions {
         senders.iter().for_each(|sender| sender.shut_down());
     }
 
-<<<<<<< /tmp/wk-scale/./src/session.rs
     /// Looks after the early grants while there are any.
     fn keep_time(&self, shared: &Arc<Shared>) {
         let mut meeting = self.meeting();
@@ -204,29 +177,9 @@ impl Sessions {
 
     fn meeting(&self) -> MutexGuard<'_, Meeting> {
         self.meeting.lock().unwrap_or_else(PoisonError::into_inner)
-=======
-    /// Looks after the early grants as long as there are any, and gives back those that have waited
-    /// long enough.
-    fn watch(&self, shared: &Arc<Shared>) {
-        if self.is_watched.swap(true, Ordering::AcqRel) {
-            return;
-        }
-        let guest = Arc::downgrade(shared);
-        shared.runtime.spawn(async move {
-            loop {
-                let Some(shared) = guest.upgrade() else { return };
-                let now = clock::now();
-                let next = shared.sessions.expire(now);
-                drop(shared);
-                let Some(next) = next else { return };
-                tokio::time::sleep(next.saturating_since(now)).await;
-            }
-        });
->>>>>>> /work/main/./src/session.rs
     }
 }
 
-<<<<<<< /tmp/wk-scale/./src/session.rs
 /// Early grants have waited long enough.
 impl Timed for Shared {
     fn look(self: Arc<Self>, now: Time) -> Option<Time> {
@@ -237,16 +190,6 @@ impl Timed for Shared {
             if next.is_none() {
                 meeting.timer = None;
             }
-=======
-    /// Gives the late ones back. Returns when to look again; `None`: when the next one comes.
-    fn expire(&self, now: Time) -> Option<Time> {
-        let (late, next) = {
-            let mut rooms = self.rooms();
-            let late = rooms.handle_timeout(now);
-            let next = Some(rooms.next_timeout()).filter(|next| *next < Time::NEVER);
-            // Under the lock: a grant that comes from here on sees it.
-            self.is_watched.store(next.is_some(), Ordering::Release);
->>>>>>> /work/main/./src/session.rs
             (late, next)
         };
         for (session, early) in late {
@@ -256,12 +199,5 @@ impl Timed for Shared {
             }
         }
         next
-<<<<<<< /tmp/wk-scale/./src/session.rs
-=======
-    }
-
-    fn rooms(&self) -> MutexGuard<'_, Rooms<EarlyGrant, Arc<SenderState>>> {
-        self.rooms.lock().unwrap_or_else(PoisonError::into_inner)
->>>>>>> /work/main/./src/session.rs
     }
 }

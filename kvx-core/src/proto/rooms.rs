@@ -90,11 +90,7 @@ impl<G, S: Clone> Rooms<G, S> {
         std::mem::take(&mut self.senders).into_values().collect()
     }
 
-<<<<<<< /tmp/wk-scale/./kvx-core/src/proto/rooms.rs
     /// The grant that waits for the Sender of a session.
-=======
-    /// The grant that waits for the Sender of this session.
->>>>>>> /work/main/./kvx-core/src/proto/rooms.rs
     pub fn early(&self, session: &SessionKey) -> Option<&G> {
         self.early.get(session).map(|(_, grant)| grant)
     }

@@ -187,6 +187,8 @@ fn reads_ask_for_no_more_spans_than_the_credit() {
 #[test]
 fn the_credit_of_a_cancelled_read_comes_back_when_the_owner_has_answered() {
     let mut scene = scene_with(PeerConfig { frame_bytes: 1 << 20, ..config() });
+    let region = scene.remote.id;
+    scene.pair.sides[0].peer.open_remote_regions(&[region]).unwrap();
     let post = wide_read(&mut scene, u64::from(READ_CREDIT));
     let first = scene.post(post);
     scene.pair.settle_control();

@@ -2,11 +2,7 @@
 
 use std::time::Duration;
 
-<<<<<<< /tmp/wk-scale/./kvx-core/tests/protocol/time.rs
-use kvx_core::id::LaneId;
-=======
-use kvx_core::id::{Slot, TransferId};
->>>>>>> /work/main/./kvx-core/tests/protocol/time.rs
+use kvx_core::id::{LaneId, Slot, TransferId};
 use kvx_core::proto::{Deadline, Event, PeerConfig, Post, TransferOp};
 use kvx_core::testing::Pair;
 use kvx_core::transport::OutFrame;
