@@ -165,4 +165,15 @@ mod tests {
         let shown = format!("{:?}", region(Rights::empty()));
         assert!(shown.contains("key: RegionKey(..)"), "{shown}");
     }
+
+    #[test]
+    fn a_key_is_another_by_any_byte() {
+        let key = RegionKey::new([7; 16]);
+        assert!(key == RegionKey::new([7; 16]));
+        for place in 0..16 {
+            let mut bytes = [7; 16];
+            bytes[place] ^= 0x80;
+            assert!(key != RegionKey::new(bytes), "byte {place}");
+        }
+    }
 }

@@ -15,4 +15,4 @@ mod sim;
 pub use memory::{Memory, Segment};
 pub use pair::{Pair, Side};
 pub use random::Random;
-pub use sim::{Report, Trace, simulate};
+pub use sim::{Fault, Report, Scenario, Trace, simulate};

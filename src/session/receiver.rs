@@ -225,9 +225,11 @@ impl ReceiverState {
         wakers.into_iter().for_each(Waker::wake);
     }
 
-    /// Everything has arrived.
-    pub(crate) fn ended(&self, payload: Bytes) {
-        self.finish(Ok(Received { payload }));
+    /// Everything has arrived; told once nothing can land any more, for a sender that breaks the
+    /// rules may have bytes under way twice.
+    pub(crate) fn ended(self: &Arc<Self>, payload: Bytes) {
+        let state = Arc::clone(self);
+        when_drained(self.gate.get().cloned(), move || state.finish(Ok(Received { payload })));
     }
 
     /// The session has failed; told once nothing can land any more.
@@ -307,4 +309,22 @@ fn revoke(link: &Link, grant: GrantId, reason: &str) {
         core.receivers.remove(&grant);
         core.protocol.revoke(grant, reason);
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_session_is_complete_only_when_nothing_lands_any_more() {
+        let state = Arc::new(ReceiverState::new(0..1));
+        let gate = Arc::new(Gate::new());
+        state.gate.set(Arc::clone(&gate)).unwrap();
+        let landing = gate.enter();
+        gate.close();
+        state.ended(Bytes::new());
+        assert!(!state.done.is_set(), "told while a call is in progress");
+        drop(landing);
+        assert!(state.done.is_set());
+    }
 }

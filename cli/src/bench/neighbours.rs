@@ -63,8 +63,8 @@ pub(crate) struct Options {
     pings: NonZeroU32,
 
     /// Frames, messages and connections that the hostile peer sends a second, at most.
-    #[arg(long, default_value = "200")]
-    rate: NonZeroU32,
+    #[arg(long, default_value_t = 500, value_parser = clap::value_parser!(u32).range(50..))]
+    rate: u32,
 
     /// The transport.
     #[arg(long, default_value = "tcp", value_parser = transport())]
@@ -161,7 +161,7 @@ fn neighbours(options: &Options, config: Config) -> Result<Neighbours, Problem> 
     Ok(Neighbours {
         transport: options.transport,
         lanes: settings.lanes,
-        rate: options.rate.get(),
+        rate: options.rate,
         bulk: BULK,
         transfers: options.transfers.get(),
         pings: options.pings.get(),

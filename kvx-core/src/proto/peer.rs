@@ -1,6 +1,7 @@
 //! One remote engine as this one knows it: the parts of the protocol put together.
 
 mod event;
+mod forge;
 mod frames;
 mod messages;
 mod opener;

@@ -34,7 +34,10 @@ pub(crate) trait Place {
 
     /// A system call that scatters begins: its leases are held until [`Place::scatter`] was called
     /// for all of its bytes. Other things may happen meanwhile.
-    fn call_begins(&mut self, header: &FrameHeader, landing: &Landing);
+    ///
+    /// # Errors
+    /// The call fails, and nothing of the frame lands any more.
+    fn call_begins(&mut self, header: &FrameHeader, landing: &Landing) -> Result<(), Refusal>;
 
     /// Bytes of the call land.
     fn scatter(&mut self, header: &FrameHeader, region: &Arc<Region>, offset: u64, bytes: &[u8]);
@@ -105,6 +108,11 @@ impl LaneReceiver {
         Ok(true)
     }
 
+    /// Whether a frame has begun to come and is not dealt with.
+    pub(crate) fn is_within_a_frame(&self) -> bool {
+        !matches!(self.stage, Stage::Header) || !self.held.is_empty()
+    }
+
     fn fill(&mut self, place: &mut impl Place, len: usize) -> bool {
         let bytes = place.receive(len - self.held.len());
         self.held.extend_from_slice(&bytes);
@@ -148,8 +156,13 @@ impl LaneReceiver {
             }
         };
         let bytes = place.receive(left.min(limit));
-        if !bytes.is_empty() {
-            place.call_begins(&header, &landing);
+        if !bytes.is_empty()
+            && let Err(refusal) = place.call_begins(&header, &landing)
+        {
+            drop(held);
+            self.stage = Stage::Discard(left - bytes.len());
+            place.frame_finished(&header, Err(refusal));
+            return true;
         }
         let mut rest = &bytes[..];
         while !rest.is_empty() {

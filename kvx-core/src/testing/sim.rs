@@ -1,9 +1,9 @@
 //! A simulation of many engines over a network that fails, told by its seed.
 //!
 //! [`simulate`] lets engines of a few lives each read, write, notify and hold sessions with each
-//! other while connections break, networks part, processes stop, die and come back. What is
-//! promised (ARCHITECTURE, promises 1 to 7) is checked at every byte that lands and every event that is
-//! told; a promise that is broken panics.
+//! other while connections break, networks part, processes stop, die and come back, and hostile
+//! engines break the rules. What is promised (ARCHITECTURE, promises 1 to 7) is checked at every
+//! byte that lands and every event that is told; a promise that is broken panics.
 //!
 //! Everything here happens in one queue, ordered by time and then by the order of asking. The
 //! engine that drives a [`crate::proto::Peer`] in earnest is not under test; [`engine`] does what
@@ -14,21 +14,29 @@ mod engine;
 mod faults;
 mod handshakes;
 mod hearing;
+mod hostile;
 mod lanes;
 mod ledger;
 mod network;
+mod report;
+mod scenario;
 mod sessions;
+mod trace;
 mod user;
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap, VecDeque};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::{BTreeMap, BinaryHeap};
 
 use crate::testing::random::Random;
 use engine::Engine;
 use ledger::{Ledger, NoteIndex, TransferIndex};
 use network::{Conn, ConnId, Network};
+use scenario::Setting;
 use sessions::SessionIndex;
+
+pub use report::{Fault, Report};
+pub use scenario::Scenario;
+pub use trace::Trace;
 
 /// Nanoseconds of the simulation's own time, which no engine's clock shows.
 pub(crate) type Instant = u64;
@@ -41,46 +49,12 @@ pub(crate) const SECOND: Instant = 1000 * MS;
 /// for once more must go well.
 const CALM: Instant = 30 * SECOND;
 
-/// What a run came to.
-#[derive(Clone, Debug, Default)]
-pub struct Report {
-    /// Things that happened.
-    pub happenings: u64,
-    /// How often each kind of fault fired.
-    pub faults: BTreeMap<&'static str, u64>,
-    /// How often each kind of end was reached.
-    pub ends: BTreeMap<String, u64>,
-}
-
-/// The last lines of what happened in a run. Costs most of the run's time, so that it is made only
-/// when a seed that failed is run again.
-#[derive(Clone, Debug, Default)]
-pub struct Trace(Arc<Mutex<VecDeque<String>>>);
-
-/// Lines that a trace keeps.
-const TRACE_LINES: usize = 400;
-
-impl Trace {
-    /// The lines, oldest first.
-    pub fn lines(&self) -> Vec<String> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
-    }
-
-    fn add(&self, line: String) {
-        let mut lines = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if lines.len() == TRACE_LINES {
-            lines.pop_front();
-        }
-        lines.push_back(line);
-    }
-}
-
-/// Runs the simulation of this seed to its end.
+/// Runs this scenario to its end.
 ///
 /// # Panics
 /// A promise is broken.
-pub fn simulate(seed: u64, trace: Option<&Trace>) -> Report {
-    let mut world = World::new(seed, trace.cloned());
+pub fn simulate(scenario: Scenario, trace: Option<&Trace>) -> Report {
+    let mut world = World::new(scenario, trace.cloned());
     world.run();
     world.report
 }
@@ -88,9 +62,8 @@ pub fn simulate(seed: u64, trace: Option<&Trace>) -> Report {
 /// Everything there is.
 pub(crate) struct World {
     random: Random,
+    setting: Setting,
     now: Instant,
-    /// When faults and new work end.
-    calm_at: Instant,
     queue: BinaryHeap<Reverse<(Instant, u64, Happening)>>,
     /// Happenings asked for so far: of two at the same time the one asked for first comes first.
     asked: u64,
@@ -113,12 +86,14 @@ pub(crate) enum Happening {
     Arrive(ConnId, usize),
     /// This end of a connection sees that it is over.
     End(ConnId, usize),
+    /// A connection breaks.
+    Cut(ConnId),
     /// A connection that is not verified by now never will be.
     Impatience(ConnId, usize),
     /// This end of a lane may have something to send, and room to send it.
     Pump(ConnId, usize),
-    /// An engine's timers.
-    Timer(usize, u32),
+    /// An engine's timers, as they were set to this point.
+    Timer(usize, u32, Instant),
     /// Time to dial another engine again.
     Redial(usize, u32, usize),
     /// An engine's user wants something.
@@ -127,6 +102,8 @@ pub(crate) enum Happening {
     Forbid(TransferIndex),
     /// A user takes a notification.
     Take(NoteIndex),
+    /// A user takes a notification of a hostile engine, which nobody has counted.
+    TakeStray(usize, usize, u64, usize),
     /// The next layers of a session are computed.
     Layers(SessionIndex),
     /// A session has taken too long.
@@ -139,18 +116,23 @@ pub(crate) enum Happening {
     Finale,
     /// A stopped engine goes on.
     Continue(usize),
+    /// A slow engine has time for one more thing.
+    Turn(usize),
     /// A crashed engine starts again.
     Restart(usize),
+    /// An owner opens one of its baits again.
+    LayBait(usize, u32, usize),
 }
 
 impl World {
-    fn new(seed: u64, trace: Option<Trace>) -> Self {
-        let mut random = Random::new(seed);
-        let engines = 2 + random.index(3);
-        let calm_at = random.within(4..12) * SECOND;
+    fn new(scenario: Scenario, trace: Option<Trace>) -> Self {
+        let mut random = Random::new(scenario.seed);
+        let setting = Setting::new(scenario, &mut random);
+        let engines = setting.natures.len();
+        let calm_at = setting.calm_at;
         let mut world = Self {
             now: 0,
-            calm_at,
+            setting,
             queue: BinaryHeap::new(),
             asked: 0,
             engines: Vec::new(),
@@ -159,7 +141,7 @@ impl World {
             ledger: Ledger::default(),
             links: 0,
             depth: 0,
-            report: Report::default(),
+            report: Report { engines, ..Report::default() },
             trace,
             random,
         };
@@ -167,21 +149,27 @@ impl World {
             let engine = Engine::new(index, &mut world.random);
             world.engines.push(engine);
             world.furnish(index);
-            world.at(index as u64 * MS, Happening::User(index));
+            world.at(index as u64 % 100 * MS, Happening::User(index));
         }
-        world.at(200 * MS, Happening::Fault);
+        world.at(100 * MS, Happening::Fault);
         world.at(calm_at + 12 * SECOND, Happening::Reunion);
         world.at(calm_at + 16 * SECOND, Happening::Finale);
         world
     }
 
     fn run(&mut self) {
-        while self.now < self.calm_at + CALM {
+        while self.now < self.setting.calm_at + CALM {
             let Some(Reverse((at, _, happening))) = self.queue.pop() else { break };
             self.now = self.now.max(at);
             self.happen(happening);
         }
+        self.expel_villains();
         self.check_all_is_over();
+        self.report.nanos = self.now;
+    }
+
+    fn is_calm(&self) -> bool {
+        self.now >= self.setting.calm_at
     }
 
     /// Asks for something to happen at a point of time.
@@ -197,26 +185,36 @@ impl World {
 
     fn happen(&mut self, happening: Happening) {
         self.report.happenings += 1;
-        if self.is_held_back(happening) {
-            return;
+        self.report.mix(self.now ^ self.asked.rotate_left(32));
+        if !self.is_held_back(happening) {
+            self.happen_now(happening);
         }
+    }
+
+    fn happen_now(&mut self, happening: Happening) {
         match happening {
             Happening::Arrive(conn, end) => self.arrive(conn, end),
             Happening::End(conn, end) => self.see_end(conn, end),
+            Happening::Cut(conn) => self.cut(conn),
             Happening::Impatience(conn, end) => self.lose_patience(conn, end),
             Happening::Pump(conn, end) => self.pump(conn, end),
-            Happening::Timer(engine, life) => self.timers(engine, life),
+            Happening::Timer(engine, life, set_to) => self.timers(engine, life, set_to),
             Happening::Redial(engine, life, remote) => self.redial(engine, life, remote),
             Happening::User(engine) => self.user_acts(engine),
             Happening::Forbid(transfer) => self.forbid(transfer),
             Happening::Take(note) => self.take_notification(note),
+            Happening::TakeStray(engine, remote, link, len) => {
+                self.take_stray(engine, remote, link, len);
+            }
             Happening::Layers(session) => self.compute_layers(session),
             Happening::Patience(session) => self.lose_session(session),
             Happening::Fault => self.break_something(),
             Happening::Reunion => self.meet_again(),
             Happening::Finale => self.ask_once_more(),
             Happening::Continue(engine) => self.go_on(engine),
+            Happening::Turn(engine) => self.take_turn(engine),
             Happening::Restart(engine) => self.restart(engine),
+            Happening::LayBait(engine, life, bait) => self.lay_bait(engine, life, bait),
         }
         self.check_drained();
     }
@@ -241,7 +239,7 @@ impl World {
         self.depth -= 1;
     }
 
-    fn count(&mut self, fault: &'static str) {
+    fn count(&mut self, fault: Fault) {
         *self.report.faults.entry(fault).or_default() += 1;
     }
 

@@ -2,14 +2,14 @@
 
 use std::time::Duration;
 
-use kvx_core::error::{Cause, LaneError, Violation};
+use kvx_core::error::{Cause, LaneError, Refusal, Violation};
 use kvx_core::id::{Association, LaneId, Slot, TransferId};
 use kvx_core::proto::Event;
 use kvx_core::transport::{Admission, Landing};
 use kvx_core::wire::message::{Message, MessageHeader};
 use kvx_core::wire::{FrameHeader, FrameRuns, WireSpan};
 
-use super::scene::{SECOND, scene, told};
+use super::scene::{SECOND, present, refusal, scene, told};
 
 fn end_of_peer(scene: &mut super::scene::Scene, side: usize) -> String {
     scene.pair.collect();
@@ -309,4 +309,22 @@ fn acknowledging_what_is_queued_and_was_never_written_ends_the_peer() {
     scene.pair.deliver(1);
     let violation = scene.pair.sides[1].violation.take();
     assert!(matches!(violation, Some(Violation::Acknowledged { sent: 0, got: 1 })));
+}
+
+#[test]
+fn slots_of_before_a_reset_open_nothing_after_it() {
+    let mut scene = scene();
+    let region = scene.remote.id;
+    scene.pair.sides[0].peer.open_remote_regions(&[region]).unwrap();
+    scene.pair.settle();
+    scene.pair.forget(0);
+    scene.pair.connect(0);
+    scene.pair.settle();
+    // The same slot, and no key was shown since.
+    let runs = FrameRuns { first: 0, count: 1, total: 1 };
+    let expiry = scene.pair.now + SECOND;
+    let header = FrameHeader::write(TransferId(1), None, expiry, runs, 16);
+    let span = WireSpan { slot: Slot(0), len: 16, offset: 0 };
+    present(&mut scene.pair, 1, &header, &[span]).unwrap();
+    assert_eq!(refusal(&mut scene.pair, 1), Some(Refusal::UnknownSlot));
 }

@@ -301,3 +301,19 @@ fn answers_that_a_reader_never_acknowledges_are_bounded() {
     scene.pair.sides[1].peer.kill(Cause::PeerRemoved);
     assert_eq!(scene.pair.sides[1].peer.residue(), [], "the dead keep nothing");
 }
+
+#[test]
+fn a_read_that_waits_for_credit_goes_on_with_the_first_answer() {
+    let mut scene = scene_with(PeerConfig { frame_bytes: 1 << 20, ..config() });
+    let post = wide_read(&mut scene, u64::from(READ_CREDIT) + 5000);
+    scene.post(post);
+    scene.pair.settle_control();
+    let lane = scene.pair.lanes(0)[0];
+    while scene.pair.transmit(0, lane) {}
+    assert!(!scene.pair.sides[0].peer.has_frames(), "all credit is out");
+    while scene.pair.receive(1, lane) {}
+    // An acknowledgement, and an answer.
+    assert!(scene.pair.transmit(1, lane) && scene.pair.transmit(1, lane));
+    while scene.pair.receive(0, lane) {}
+    assert!(scene.pair.sides[0].peer.has_frames(), "lanes are to be told");
+}

@@ -367,3 +367,19 @@ fn lanes_that_the_peer_never_retires_are_bounded() {
     }
     assert_eq!(dialed, 4 * 64);
 }
+
+#[test]
+fn nothing_of_a_cancelled_write_goes_out_again() {
+    let mut scene = scene();
+    let transfer = scene.write();
+    scene.pair.settle_control();
+    let lane = scene.pair.lanes(0)[0];
+    while scene.pair.transmit(0, lane) {}
+    scene.pair.sides[0].peer.cancel(transfer);
+    // Its frames are lost before the owner hears of either.
+    let now = scene.pair.now;
+    scene.pair.sides[0].peer.handle_lane_closed(now, lane, LaneError::Closed);
+    scene.pair.sides[1].peer.handle_lane_closed(now, lane, LaneError::Closed);
+    while scene.pair.deliver(0) {}
+    assert!(!scene.pair.sides[0].peer.has_frames());
+}

@@ -107,6 +107,8 @@ impl Service {
             "blob" => self.blob(command),
             "add" => self.add(command),
             "connect" => self.connect(command),
+            "dial" => Ok(self.dial(command)),
+            "meet" => Ok(self.meet(command)),
             "remove" => Ok(self.remove(command)),
             "send" => Ok(self.send(command)),
             "receive" => Ok(self.receive(command)),
@@ -181,6 +183,22 @@ impl Service {
         let peer = self.engine().connect(command.get("address")).wait()?;
         self.peers.insert(command.get("peer").to_owned(), peer);
         Ok("ok".to_owned())
+    }
+
+    /// `dial address=`: connects to whoever is there, without waiting for the outcome.
+    fn dial(&self, command: &Line) -> String {
+        let connecting = self.engine().connect(command.get("address"));
+        std::thread::spawn(move || connecting.wait().map(drop));
+        "ok".to_owned()
+    }
+
+    /// `meet peer= id=`: a peer that has connected by itself.
+    fn meet(&mut self, command: &Line) -> String {
+        let id = command.get("id");
+        let mut peers = self.engine().peers().into_iter();
+        let met = peers.find(|peer| peer.identity().is_some_and(|(known, _)| hex_of(known) == id));
+        self.peers.insert(command.get("peer").to_owned(), met.unwrap());
+        "ok".to_owned()
     }
 
     /// `remove peer=`

@@ -93,9 +93,17 @@ impl LimitClient {
         let checked = check == Check::Bytes;
         Order::Rep { connections: connections as u8, checked }.write(&self.control)?;
         let control = &self.control;
-        let spent = self.party.rep(connections, check, || read_answer(control).map(drop));
-        // Where both sides failed, the server may know better why.
-        let answer = read_answer(&self.control);
+        let mut begun = false;
+        let spent = self.party.rep(connections, check, || {
+            read_answer(control)?;
+            begun = true;
+            Ok(())
+        });
+        if !begun {
+            return spent;
+        }
+        // The server's answer after the rep: whether the bytes that it got are right.
+        let answer = read_answer(control);
         spent.and_then(|spent| answer.map(|_| spent))
     }
 

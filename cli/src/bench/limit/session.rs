@@ -28,8 +28,9 @@ struct Session<'a> {
     setup: Setup,
     party: Party,
     arrivals: Receiver<(u64, Guest)>,
-    /// Keep the data connections open and the memory reserved.
-    _data: Vec<Guest>,
+    /// The data connections in order, which end with this.
+    data: Vec<Guest>,
+    /// Keeps the memory reserved.
     _loan: Loan,
 }
 
@@ -72,15 +73,15 @@ impl<'a> Session<'a> {
         let party = Party::new(Side::Server, setup.op, own, blocks.source.clone())?;
         let (id, arrivals) = guest.open_session();
         answer(control, &Ok(id))?;
-        let mut session = Self { control, setup, party, arrivals, _data: Vec::new(), _loan: loan };
-        let mut arrived = (0..MAX_CONNECTIONS).map(|_| session.next_arrival());
-        let mut arrived = arrived.by_ref().collect::<io::Result<Vec<_>>>()?;
+        let mut session = Self { control, setup, party, arrivals, data: Vec::new(), _loan: loan };
+        let arrived = (0..MAX_CONNECTIONS).map(|_| session.next_arrival());
+        let mut arrived = arrived.collect::<io::Result<Vec<_>>>()?;
         arrived.sort_by_key(|(place, _)| *place);
         if (0..).zip(&arrived).any(|(expected, (place, _))| expected != *place) {
             return Err(invalid("data connections that do not fit"));
         }
-        session._data = arrived.into_iter().map(|(_, guest)| guest).collect();
-        let streams = session._data.iter().map(|guest| guest.stream.try_clone());
+        session.data = arrived.into_iter().map(|(_, guest)| guest).collect();
+        let streams = session.data.iter().map(|guest| guest.stream.try_clone());
         session.party.connect(streams.collect::<io::Result<_>>()?);
         Ok(session)
     }

@@ -4,7 +4,6 @@
 use std::fmt;
 use std::io::{self, Write};
 use std::net::SocketAddr;
-use std::num::NonZeroU32;
 use std::str::FromStr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -32,7 +31,7 @@ const ATTACKS: [&str; 20] = [
     "unread-answers",
     "out-of-sequence",
     "reconnect-flood",
-    "half-frames",
+    "false-acks",
     "room-flood",
     "forged-lanes",
     "peer-flood",
@@ -58,7 +57,7 @@ pub(super) struct Report {
 }
 
 /// Attacks until standard input ends, then tells what it did.
-pub(super) fn run(peer: SocketAddr, rate: NonZeroU32) -> Result<(), Problem> {
+pub(super) fn run(peer: SocketAddr, rate: u32) -> Result<(), Problem> {
     set_parent_process_death_signal(Some(Signal::KILL)).map_err(io::Error::from)?;
     let path = std::env::var_os("KVX_AUTH_KEY_FILE").ok_or("KVX_AUTH_KEY_FILE is not set")?;
     let target = Target::new(peer, std::fs::read(path)?);
@@ -69,7 +68,7 @@ pub(super) fn run(peer: SocketAddr, rate: NonZeroU32) -> Result<(), Problem> {
         told.store(true, Ordering::Relaxed);
     });
     writeln!(io::stdout(), "{BEGUN}")?;
-    let limits = Limits::lasting(TURN).per_second(rate.get());
+    let limits = Limits::lasting(TURN).per_second(rate);
     let mut report = Report::default();
     for (seed, name) in (1..).zip(ATTACKS.iter().cycle()) {
         if over.load(Ordering::Relaxed) {
@@ -77,6 +76,9 @@ pub(super) fn run(peer: SocketAddr, rate: NonZeroU32) -> Result<(), Problem> {
         }
         let attack = attack(name).ok_or_else(|| format!("no attack is called {name}"))?;
         let outcome = strike(attack, &target, seed, limits);
+        if let Some(lacks) = outcome.lacks {
+            return Err(format!("{name}: needs {lacks}").into());
+        }
         report.blows += outcome.blows;
         report.surprises += outcome.surprises.len() as u64;
         for surprise in &outcome.surprises {

@@ -58,13 +58,13 @@ impl NotifyReceiver {
                 return Ok(None);
             }
             Some((first_after, mut held)) => {
+                budget.release(held.len() as u64);
                 if first_after != after || bytes.is_empty() {
                     return Err(Violation::Unexpected {
                         message: "Notify",
                         why: "it does not continue the one begun",
                     });
                 }
-                budget.release(held.len() as u64);
                 append(&mut held, &bytes)?;
                 if held.len() > MAX_NOTIFICATION {
                     return Err(Violation::Overrun(Resource::NotificationCredit));

@@ -212,7 +212,9 @@ impl Place for Here<'_> {
         self.peer.handle_ack(self.now, self.lane, ack)
     }
 
-    fn call_begins(&mut self, _: &FrameHeader, _: &Landing) {}
+    fn call_begins(&mut self, _: &FrameHeader, _: &Landing) -> Result<(), Refusal> {
+        Ok(())
+    }
 
     fn scatter(&mut self, _: &FrameHeader, region: &Arc<Region>, offset: u64, bytes: &[u8]) {
         self.memory.bytes_mut(region.base() + offset, bytes.len()).copy_from_slice(bytes);

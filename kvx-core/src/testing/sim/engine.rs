@@ -1,6 +1,9 @@
 //! A simulated engine: what drives its peers. It does what the engine in earnest must do, in the
 //! plainest way: one thread, no locks, links by the other engine's number.
 
+mod dialing;
+mod pace;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,17 +12,18 @@ use std::time::Duration;
 
 use crate::error::{Cause, LaneError};
 use crate::id::{Association, EngineId, Incarnation, LaneId};
-use crate::proto::{
-    Auth, AuthKey, Dialer, Event, LaneDialer, LocalIdentity, Peer, PeerConfig, SessionSecret,
-};
+use crate::proto::{Auth, AuthKey, Event, LocalIdentity, Peer, PeerConfig, SessionSecret};
 use crate::region::Registry;
 use crate::testing::memory::Memory;
 use crate::testing::random::Random;
 use crate::testing::sim::clock::SkewedClock;
-use crate::testing::sim::network::{ConnId, LaneTicket, Role};
+use crate::testing::sim::hostile::Loots;
+use crate::testing::sim::network::ConnId;
 use crate::testing::sim::user::Belongings;
 use crate::testing::sim::{Happening, Instant, MS, World};
 use crate::time::Time;
+
+pub(crate) use pace::Slowness;
 
 /// One engine, over all its lives.
 pub(crate) struct Engine {
@@ -33,8 +37,14 @@ pub(crate) struct Engine {
     /// By the number of the other engine.
     pub(crate) links: BTreeMap<usize, Link>,
     pub(crate) belongings: Belongings,
-    /// When it went on last after it was stopped, or began.
+    /// What a hostile engine knows of others, by their numbers.
+    pub(crate) loots: Loots,
+    /// When it was itself again last, after it was stopped or slow, or began.
     pub(crate) went_on: Instant,
+    /// Set while everything takes it long.
+    pub(crate) slowness: Option<Slowness>,
+    /// What its clock has jumped ahead by, in all.
+    pub(crate) jumped: Instant,
     /// When the next timer is set to.
     timer: Instant,
 }
@@ -44,6 +54,9 @@ pub(crate) enum State {
     Running,
     /// Its clock goes on, and what comes waits.
     Stopped(Vec<Happening>),
+    /// Shut down: its memory is still there, and nothing may land in it.
+    Down,
+    /// With all of its memory.
     Crashed,
 }
 
@@ -76,13 +89,13 @@ impl Wake for Woken {
     }
 }
 
-/// Patience short enough for a run of half a minute.
+/// Patience short enough for a run of half a minute, and bounds that floods reach.
 pub(crate) fn config() -> PeerConfig {
     PeerConfig {
         heartbeat: Duration::from_millis(500),
         suspect: Duration::from_millis(1200),
         lost: Duration::from_secs(6),
-        memory: 4 << 20,
+        memory: 64 << 10,
         notification_window: 1 << 20,
         frame_bytes: 512,
         lanes: 2,
@@ -95,7 +108,9 @@ pub(crate) fn auth() -> Auth {
 }
 
 pub(crate) fn engine_id(index: usize) -> EngineId {
-    EngineId([index as u8 + 1; 16])
+    let mut id = [0; 16];
+    id[..4].copy_from_slice(&(index as u32 + 1).to_be_bytes());
+    EngineId(id)
 }
 
 impl Engine {
@@ -116,12 +131,21 @@ impl Engine {
             memory: Memory::default(),
             links: BTreeMap::new(),
             belongings: Belongings::default(),
+            loots: Loots::new(),
             went_on: 0,
+            slowness: None,
+            jumped: 0,
             timer: Instant::MAX,
         }
     }
 
+    /// Whether it does anything, or will go on to.
     pub(crate) fn is_alive(&self) -> bool {
+        matches!(self.state, State::Running | State::Stopped(_))
+    }
+
+    /// Whether its memory is there.
+    pub(crate) fn has_memory(&self) -> bool {
         self.state != State::Crashed
     }
 
@@ -133,6 +157,7 @@ impl Engine {
         self.registry = Arc::new(Registry::new());
         self.memory = Memory::default();
         self.belongings = Belongings::default();
+        self.slowness = None;
         self.timer = Instant::MAX;
     }
 }
@@ -141,30 +166,6 @@ impl World {
     /// The time on an engine's clock.
     pub(crate) fn local(&self, engine: usize) -> Time {
         self.engines[engine].clock.show(self.now)
-    }
-
-    /// Keeps what concerns a stopped engine for later.
-    pub(crate) fn is_held_back(&mut self, happening: Happening) -> bool {
-        let conn = |id: ConnId, end: usize| self.conns.get(&id).map(|conn| conn.engines[end]);
-        let engine = match happening {
-            Happening::Arrive(id, end)
-            | Happening::End(id, end)
-            | Happening::Impatience(id, end)
-            | Happening::Pump(id, end) => conn(id, end),
-            Happening::Timer(engine, _) | Happening::Redial(engine, ..) => Some(engine),
-            Happening::User(engine) => Some(engine),
-            Happening::Take(note) => Some(self.ledger.note_target(note)),
-            Happening::Layers(session) => Some(self.ledger.sessions[session].sender),
-            Happening::Patience(session) => Some(self.ledger.sessions[session].receiver),
-            _ => None,
-        };
-        match engine.map(|engine| &mut self.engines[engine].state) {
-            Some(State::Stopped(kept)) => {
-                kept.push(happening);
-                true
-            }
-            _ => false,
-        }
     }
 
     /// The link of one engine to another, which begins here if there is none.
@@ -237,11 +238,13 @@ impl World {
         }
     }
 
-    pub(crate) fn timers(&mut self, engine: usize, life: u32) {
-        if self.engines[engine].life != life || !self.engines[engine].is_alive() {
+    pub(crate) fn timers(&mut self, engine: usize, life: u32, set_to: Instant) {
+        let here = &mut self.engines[engine];
+        // One that was set earlier meanwhile has come, or comes, in its place.
+        if here.life != life || !here.is_alive() || here.timer != set_to {
             return;
         }
-        self.engines[engine].timer = Instant::MAX;
+        here.timer = Instant::MAX;
         let now = self.local(engine);
         let due: Vec<usize> = self.engines[engine]
             .links
@@ -269,8 +272,14 @@ impl World {
         if at < self.engines[engine].timer {
             self.engines[engine].timer = at;
             let life = self.engines[engine].life;
-            self.at(at, Happening::Timer(engine, life));
+            self.at(at, Happening::Timer(engine, life, at));
         }
+    }
+
+    /// An engine's clock has jumped: what its timers were set to means nothing.
+    pub(crate) fn reset_timer(&mut self, engine: usize) {
+        self.engines[engine].timer = Instant::MAX;
+        self.set_timer(engine);
     }
 
     /// Peers whose waker was called.
@@ -297,6 +306,7 @@ impl World {
             let bytes = link.peer.poll_message().expect("messages of ours fit the wire");
             let Some(bytes) = bytes else { return };
             let from = if link.dialed_here { 0 } else { 1 };
+            self.keep_message(engine, remote, &bytes);
             self.send(control, from, bytes);
         }
     }
@@ -309,6 +319,8 @@ impl World {
                 self.note(|| format!("{engine}: {remote} is dead: {cause}"));
                 self.ledger.link_broken(engine, remote, self.now);
                 if let Some(link) = self.engines[engine].links.remove(&remote) {
+                    let left = link.peer.residue();
+                    assert!(left.is_empty(), "a peer that is over has something left: {left:?}");
                     self.drop_connections(link);
                 }
             }
@@ -326,70 +338,5 @@ impl World {
         for (conn, end) in link.lanes.into_values() {
             self.abandon_lane(conn, end);
         }
-    }
-
-    fn redial_if_needed(&mut self, engine: usize, remote: usize) {
-        let life = self.engines[engine].life;
-        let jitter = self.random.within(0..20) * MS;
-        let Some(link) = self.engines[engine].links.get_mut(&remote) else { return };
-        let wanted = link.control.is_none() && link.dialing.is_none() && !link.redial_set;
-        if wanted && link.peer.has_outstanding() {
-            link.redial_set = true;
-            let delay = ((20 * MS) << link.attempts.min(6)) + jitter;
-            let delay = if link.attempts == 0 { 0 } else { delay };
-            self.after(delay, Happening::Redial(engine, life, remote));
-        }
-    }
-
-    pub(crate) fn redial(&mut self, engine: usize, life: u32, remote: usize) {
-        if self.engines[engine].life != life || !self.engines[engine].is_alive() {
-            return;
-        }
-        let now = self.local(engine);
-        let nonce = self.random.bytes();
-        let Some(link) = self.engines[engine].links.get_mut(&remote) else { return };
-        link.redial_set = false;
-        if link.control.is_some() || link.dialing.is_some() {
-            return;
-        }
-        link.attempts += 1;
-        let identity = &self.engines[engine].identity;
-        let (dialer, hello) = Dialer::new(identity, &auth(), Some(engine_id(remote)), nonce, now)
-            .expect("the identity fits a Hello");
-        let conn = self.connect(engine, remote, Role::DialControl(dialer));
-        self.note(|| format!("{engine} dials {remote}"));
-        self.send(conn, 0, hello);
-        self.link(engine, remote).dialing = Some(conn);
-    }
-
-    /// A dial of this link has come to nothing.
-    pub(crate) fn dial_failed(&mut self, engine: usize, remote: usize, conn: ConnId) {
-        if let Some(link) = self.engines[engine].links.get_mut(&remote)
-            && link.dialing == Some(conn)
-        {
-            link.dialing = None;
-            self.attend(engine, remote);
-        }
-    }
-
-    pub(crate) fn connected(&mut self, engine: usize, remote: usize) {
-        let link = self.link(engine, remote);
-        link.attempts = 0;
-    }
-
-    fn dial_lane(&mut self, engine: usize, remote: usize, lane: LaneId) {
-        let now = self.local(engine);
-        let nonce = self.random.bytes();
-        let id = engine_id(engine);
-        let link = self.link(engine, remote);
-        let known = link.peer.associations().zip(link.secret.clone());
-        let Some((associations, secret)) = known else {
-            return link.peer.handle_lane_failed(now, lane);
-        };
-        let ticket = LaneTicket { lane, link: link.serial, associations };
-        let (dialer, hello) = LaneDialer::new(id, associations, lane, 1, &secret, nonce)
-            .expect("a LaneHello has a fixed size");
-        let conn = self.connect(engine, remote, Role::DialLane(dialer, ticket));
-        self.send(conn, 0, hello);
     }
 }

@@ -1,129 +1,86 @@
-//! What breaks, and when.
+//! What breaks, and when: which faults befall whom. What users and hostile engines do is theirs.
 
-use crate::error::Cause;
-use crate::testing::sim::engine::State;
-use crate::testing::sim::network::{ConnId, Role};
-use crate::testing::sim::{Happening, MS, World};
+mod engines;
+mod landing;
+mod roads;
+
+use crate::testing::sim::network::ConnId;
+use crate::testing::sim::{Fault, Happening, Instant, MS, World};
 
 impl World {
     /// Breaks something and asks for the next fault; heals everything when the time for faults is
     /// over.
     pub(crate) fn break_something(&mut self) {
-        if self.now >= self.calm_at {
-            self.network.heal();
-            for engine in 0..self.engines.len() {
-                self.go_on(engine);
-            }
-            return;
+        if self.is_calm() {
+            return self.heal();
         }
         match self.random.within(0..100) {
-            0..25 => self.cut_one("control cut", |role| matches!(role, Role::Control(_))),
-            25..60 => self.cut_one("lane cut", |role| matches!(role, Role::Lane(_))),
-            60..65 => self
-                .cut_one("handshake cut", |role| !matches!(role, Role::Control(_) | Role::Lane(_))),
-            65..78 => self.part_two(),
-            78..88 => self.stop_one(),
-            88..94 => self.crash_one(),
+            0..7 => self.cut_one(Fault::ControlCut),
+            7..16 => self.cut_one(Fault::LaneCut),
+            16..20 => self.network.cut_dials += 1,
+            20..24 => self.part(Fault::Partition),
+            24..28 => self.part(Fault::OneWayPartition),
+            28..32 => self.part(Fault::LanesPartition),
+            32..38 => self.part_one_lane(),
+            38..41 => self.delay_two(),
+            41..48 => self.garble_one(Fault::GarbledControl),
+            48..59 => self.garble_one(Fault::GarbledFrame),
+            59..62 => self.network.garbled_dials += 1,
+            62..66 => self.cross_dials(),
+            66..73 => self.stall_one(),
+            73..78 => self.stop_one(),
+            78..82 => self.slow_one(),
+            82..86 => self.crash_one(),
+            86..89 => self.lose_host(),
+            89..93 => self.shut_one_down(),
+            93..97 if self.setting.jumps => self.jump_one_clock(),
             _ => self.remove_one(),
         }
-        let pause = self.random.within(20..800) * MS;
+        let pause = self.random.within(0..self.setting.fault_pause);
         self.after(pause, Happening::Fault);
     }
 
-    fn cut_one(&mut self, name: &'static str, of_this_kind: impl Fn(&Role) -> bool) {
-        let candidates: Vec<ConnId> = self
-            .conns
-            .iter()
-            .filter(|(_, conn)| conn.ends.iter().flatten().any(|end| of_this_kind(&end.role)))
-            .map(|(id, _)| *id)
-            .collect();
-        if candidates.is_empty() {
-            return;
-        }
-        let id = candidates[self.random.index(candidates.len())];
-        self.note(|| format!("{name}: {id:?}"));
-        self.count(name);
-        self.cut(id);
-    }
-
-    fn part_two(&mut self) {
-        let a = self.random.index(self.engines.len());
-        let b = (a + 1 + self.random.index(self.engines.len() - 1)) % self.engines.len();
-        let until = self.now + self.random.within(50..5000) * MS;
-        self.note(|| format!("{a} and {b} are parted until {until}"));
-        self.count("partition");
-        self.network.part(a, b, until.min(self.calm_at));
-        if self.random.percent(40) {
-            // It lasts long enough for their kernels to give up.
-            for (id, _) in self.conns_of(a) {
-                if self.conns.get(&id).is_some_and(|conn| conn.engines.contains(&b)) {
-                    self.cut(id);
-                }
-            }
+    fn heal(&mut self) {
+        self.network.heal();
+        for engine in 0..self.engines.len() {
+            self.go_on(engine);
         }
     }
 
-    fn stop_one(&mut self) {
+    /// An engine that something may befall.
+    fn pick_engine(&mut self) -> Option<usize> {
         let engine = self.random.index(self.engines.len());
-        if self.engines[engine].state == State::Running {
-            self.note(|| format!("{engine} stops"));
-            self.count("stop");
-            self.engines[engine].state = State::Stopped(Vec::new());
-            let pause = self.random.within(10..5000) * MS;
-            self.after(pause, Happening::Continue(engine));
-        }
+        (!self.setting.is_spared(engine)).then_some(engine)
     }
 
-    pub(crate) fn go_on(&mut self, engine: usize) {
-        if let State::Stopped(kept) = &mut self.engines[engine].state {
-            let kept = std::mem::take(kept);
-            self.engines[engine].state = State::Running;
-            self.engines[engine].went_on = self.now;
-            self.note(|| format!("{engine} goes on"));
-            kept.into_iter().for_each(|happening| self.at(self.now, happening));
-        }
-    }
-
-    fn crash_one(&mut self) {
+    /// Two engines that talk to each other, one of which something may befall.
+    fn pick_pair(&mut self) -> Option<(usize, usize)> {
         let engine = self.random.index(self.engines.len());
-        if !self.engines[engine].is_alive() {
-            return;
-        }
-        self.note(|| format!("{engine} crashes"));
-        self.count("crash");
-        let was_stopped = matches!(self.engines[engine].state, State::Stopped(_));
-        self.engines[engine].state = State::Crashed;
-        // Its kernel closes what it had open.
-        for (id, end) in self.conns_of(engine) {
-            self.close_end(id, end);
-        }
-        for remote in std::mem::take(&mut self.engines[engine].links).into_keys() {
-            self.ledger.link_broken(engine, remote, self.now);
-        }
-        self.engine_died(engine);
-        let pause = self.random.within(50..4000) * MS;
-        self.after(pause, Happening::Restart(engine));
-        if was_stopped {
-            // What was kept for it is gone, but its user comes back with it.
-            self.after(pause, Happening::User(engine));
+        let partners = &self.setting.partners[engine];
+        let other = partners[self.random.index(partners.len())];
+        (!self.are_both_spared(engine, other)).then_some((engine, other))
+    }
+
+    /// A connection for this kind of fault.
+    fn pick_conn(&mut self, fault: Fault) -> Option<ConnId> {
+        let (engine, remote) = self.pick_pair()?;
+        let link = self.engines[engine].links.get(&remote)?;
+        let lanes: Vec<ConnId> = link.lanes.values().map(|(id, _)| *id).collect();
+        match fault {
+            Fault::ControlCut | Fault::GarbledControl => link.control,
+            Fault::Stall if self.random.percent(30) => link.control,
+            _ if lanes.is_empty() => None,
+            _ => Some(lanes[self.random.index(lanes.len())]),
         }
     }
 
-    pub(crate) fn restart(&mut self, engine: usize) {
-        self.note(|| format!("{engine} starts again"));
-        self.engines[engine].renew(&mut self.random);
-        self.furnish(engine);
+    fn are_both_spared(&self, a: usize, b: usize) -> bool {
+        self.setting.is_spared(a) && self.setting.is_spared(b)
     }
 
-    /// An engine's user removes a peer, who may come back at once.
-    fn remove_one(&mut self) {
-        let engine = self.random.index(self.engines.len());
-        let links: Vec<usize> = self.engines[engine].links.keys().copied().collect();
-        if links.is_empty() || self.engines[engine].state != State::Running {
-            return;
-        }
-        let remote = links[self.random.index(links.len())];
-        self.count("peer removed");
-        self.kill_link(engine, remote, Cause::PeerRemoved);
+    /// Until when a fault lasts that begins now.
+    fn fault_until(&mut self, at_most: Instant) -> Instant {
+        let until = self.now + self.random.within(50 * MS..at_most);
+        until.min(self.setting.calm_at)
     }
 }

@@ -4,14 +4,14 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use bytes::Bytes;
 
-use crate::error::{Cause, HandshakeError};
+use crate::error::{Cause, HandshakeError, Violation};
 use crate::id::Incarnation;
 use crate::proto::{Dialer, Established, Incoming, Known, LaneListener, Listener, Verdict, admit};
 use crate::testing::lane::{LaneReceiver, LaneSender};
-use crate::testing::pair::parse;
-use crate::testing::sim::World;
 use crate::testing::sim::engine::{auth, engine_id};
 use crate::testing::sim::network::{ConnId, LaneHalf, LaneTicket, Role};
+use crate::testing::sim::{Fault, World};
+use crate::wire::WireError;
 use crate::wire::handshake::{HANDSHAKE_PREFIX_LEN, HandshakeMessage, LaneHello, Reject};
 use crate::wire::message::{MESSAGE_HEADER_LEN, Message, MessageHeader};
 
@@ -25,6 +25,7 @@ impl World {
             match &here.role {
                 Role::Busy => return,
                 Role::Lane(_) => return self.receive_frames(id, end),
+                Role::Mute => return,
                 Role::Control(serial) => {
                     let serial = *serial;
                     if !self.next_message(id, end, engine, remote, serial) {
@@ -73,15 +74,23 @@ impl World {
         let here = self.end(id, end)?;
         let prefix: Vec<u8> = here.inbox.iter().take(HANDSHAKE_PREFIX_LEN).copied().collect();
         let prefix = prefix.try_into().ok()?;
-        let (_, len) = HandshakeMessage::decode_prefix(&prefix).expect("engines speak kvx");
+        // What is no message is as long as the beginning that shows it.
+        let len = HandshakeMessage::decode_prefix(&prefix).map_or(0, |(_, len)| len);
         let whole = HANDSHAKE_PREFIX_LEN + len;
         (here.inbox.len() >= whole).then(|| here.inbox.drain(..whole).collect())
     }
 
     fn shake_hands(&mut self, id: ConnId, end: usize, engine: usize, remote: usize, bytes: &[u8]) {
+        let parsed = parse(bytes);
+        let tainted = self.is_tainted(id) || self.setting.is_hostile(remote);
+        assert!(parsed.is_ok() || tainted, "{engine} cannot parse what {remote} says: {parsed:?}");
         let Some(here) = self.end(id, end) else { return };
-        let message = parse(bytes);
-        let result = match (std::mem::replace(&mut here.role, Role::Busy), message) {
+        let role = std::mem::replace(&mut here.role, Role::Busy);
+        let Ok(message) = parsed else {
+            here.role = role;
+            return self.give_up(id, end);
+        };
+        let result = match (role, message) {
             (Role::DialControl(dialer), message) => {
                 self.handle_welcome(id, engine, remote, dialer, bytes, message)
             }
@@ -214,6 +223,9 @@ impl World {
     ) -> Role {
         let now = self.local(engine);
         self.note(|| format!("{engine} is connected with {remote}"));
+        if self.engines[engine].clock.drifts_from(self.engines[remote].clock) {
+            self.count(Fault::Drift);
+        }
         self.connected(engine, remote);
         let link = self.link(engine, remote);
         link.expected = Some(established.identity.incarnation);
@@ -241,7 +253,13 @@ impl World {
         let Some(here) = self.end(id, end) else { return false };
         let header: Vec<u8> = here.inbox.iter().take(MESSAGE_HEADER_LEN).copied().collect();
         let header: Option<[u8; MESSAGE_HEADER_LEN]> = header.try_into().ok();
-        let header = header.map(|header| MessageHeader::decode(&header).expect("a good header"));
+        let header = match header.map(|header| MessageHeader::decode(&header)).transpose() {
+            Ok(header) => header,
+            Err(wrong) => {
+                let violation = Violation::from(wrong);
+                return self.control_violated(id, end, engine, remote, serial, violation);
+            }
+        };
         let whole = header.map(|header| (header, MESSAGE_HEADER_LEN + header.body_len as usize));
         let Some((header, whole)) = whole.filter(|(_, whole)| here.inbox.len() >= *whole) else {
             if exhausted || here.has_ended() {
@@ -256,18 +274,43 @@ impl World {
             let end = message.floor_char_boundary(120);
             format!("{engine} has message {} of {remote}: {}", header.sequence, &message[..end])
         });
-        let Some(link) = self.link_of(engine, remote, serial) else {
+        let hostile = self.setting.is_hostile(engine);
+        if hostile {
+            self.loot_message(engine, remote, &header, &body);
+        }
+        let link = self.link_of(engine, remote, serial);
+        let Some(link) = link.filter(|link| link.control == Some(id)) else {
             self.close_end(id, end);
             return false;
         };
-        if link.control != Some(id) {
-            self.close_end(id, end);
-            return false;
+        // What a hostile engine said itself may come back to it; it goes on all the same.
+        if let Err(violation) = link.peer.handle_message(now, &header, body)
+            && !hostile
+        {
+            return self.control_violated(id, end, engine, remote, serial, violation);
         }
-        let handled = link.peer.handle_message(now, &header, body);
-        assert!(handled.is_ok(), "{engine} finds that {remote} broke the protocol: {handled:?}");
         self.attend(engine, remote);
         true
+    }
+
+    /// What came on a control connection broke the protocol: the peer is over.
+    fn control_violated(
+        &mut self,
+        id: ConnId,
+        end: usize,
+        engine: usize,
+        remote: usize,
+        serial: u64,
+        violation: Violation,
+    ) -> bool {
+        let guilty = self.is_tainted(id) || self.setting.is_hostile(remote);
+        assert!(guilty, "{engine} finds that {remote} broke the protocol: {violation}");
+        let link = self.link_of(engine, remote, serial);
+        if link.is_some_and(|link| link.control == Some(id)) {
+            self.kill_link(engine, remote, Cause::PeerMisbehaved(violation));
+        }
+        self.close_end(id, end);
+        false
     }
 
     /// A control connection is over.
@@ -325,10 +368,20 @@ impl World {
     }
 }
 
+/// The message of these bytes, which are all of one if they are one.
+fn parse(bytes: &[u8]) -> Result<HandshakeMessage, WireError> {
+    let (prefix, body) = bytes.split_at(HANDSHAKE_PREFIX_LEN);
+    let mut first = [0; HANDSHAKE_PREFIX_LEN];
+    first.copy_from_slice(prefix);
+    let (kind, _) = HandshakeMessage::decode_prefix(&first)?;
+    HandshakeMessage::decode(kind, body)
+}
+
 fn incoming(remote: usize, incarnation: Incarnation) -> Incoming {
     Incoming { engine: engine_id(remote), incarnation, address: address(remote) }
 }
 
 fn address(engine: usize) -> IpAddr {
-    IpAddr::V4(Ipv4Addr::new(192, 0, 2, engine as u8 + 1))
+    let [_, high, middle, low] = (engine as u32 + 1).to_be_bytes();
+    IpAddr::V4(Ipv4Addr::new(10, high, middle, low))
 }

@@ -6,6 +6,10 @@ use crate::testing::sim::World;
 
 impl World {
     pub(crate) fn user_hears(&mut self, engine: usize, remote: usize, serial: u64, event: Event) {
+        if self.setting.is_hostile(engine) {
+            return self.villain_hears(engine, remote, serial, event);
+        }
+        let hostile = self.setting.is_hostile(remote);
         match event {
             Event::TransferEnded { transfer, outcome, fence } => {
                 self.transfer_ended(engine, remote, transfer, outcome, fence);
@@ -21,8 +25,8 @@ impl World {
             }
             Event::SessionAborted { session, grant, cause, here } => match (here, grant) {
                 (Side::Receiver, Some(grant)) => self.receiver_aborted(serial, grant, &cause),
-                (Side::Receiver, None) => unreachable!("senders here know their grants"),
-                (Side::Sender, _) => self.sender_aborted(session),
+                (Side::Receiver, None) => assert!(hostile, "senders here know their grants"),
+                (Side::Sender, _) => self.sender_aborted(engine, remote, session),
             },
             Event::Disconnected => {
                 self.note(|| format!("{engine} is disconnected from {remote}"));
@@ -35,12 +39,12 @@ impl World {
             Event::LaneLost(_) => self.count_end("lane lost".to_owned()),
             Event::SessionSettled(..) => self.count_end("session settled".to_owned()),
             Event::Ready => self.note(|| format!("{engine} goes on with {remote}")),
-            Event::OpenLane(_)
-            | Event::CloseLane(_)
-            | Event::Dead(_)
-            | Event::DirectoryPut(..)
+            Event::DirectoryPut(..)
             | Event::DirectoryAsked { .. }
-            | Event::DirectoryAnswered { .. } => unreachable!("the simulation asks no directory"),
+            | Event::DirectoryAnswered { .. } => assert!(hostile, "nobody asks a directory"),
+            Event::OpenLane(_) | Event::CloseLane(_) | Event::Dead(_) => {
+                unreachable!("engines deal with these")
+            }
         }
     }
 }

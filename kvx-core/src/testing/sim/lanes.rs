@@ -6,12 +6,12 @@ use std::sync::Arc;
 use crate::error::{LaneError, Refusal, Violation};
 use crate::id::LaneId;
 use crate::region::Region;
-use crate::testing::lane::Place;
+use crate::testing::lane::{LaneReceiver, Place};
 use crate::testing::sim::network::{ConnId, LaneHalf, LaneTicket, Role};
-use crate::testing::sim::{Happening, MS, World};
+use crate::testing::sim::{Fault, Happening, MS, World};
 use crate::time::Time;
 use crate::transport::{Admission, Landing, LocalSpan};
-use crate::wire::{FrameHeader, WireSpan};
+use crate::wire::{FrameHeader, FrameKind, WireSpan};
 
 impl World {
     fn half(&mut self, id: ConnId, end: usize) -> Option<&mut LaneHalf> {
@@ -93,9 +93,15 @@ impl World {
         let (engine, remote) = (conn.engines[end], conn.engines[1 - end]);
         let Some(half) = self.half(id, end) else { return };
         let ticket = half.ticket;
+        if half.receiver.as_ref().is_some_and(LaneReceiver::is_within_a_frame) {
+            self.count(Fault::HalfFrame);
+        }
         if let LaneError::Violation(violation) = &cause {
+            let guilty = self.is_tainted(id)
+                || self.setting.is_hostile(remote)
+                || self.setting.is_hostile(engine);
             assert!(
-                !self.is_current(engine, remote, ticket),
+                guilty || !self.is_current(engine, remote, ticket),
                 "{remote} broke the frame rules: {violation}"
             );
         }
@@ -141,6 +147,7 @@ impl World {
             if !busy {
                 let Some(link) = self.link_of(engine, remote, ticket.link) else { return };
                 let Some(frame) = link.peer.next_frame(now, ticket.lane) else { return };
+                self.check_source(engine, remote, &frame);
                 if let Some(half) = self.half(id, end) {
                     half.sender.begin(frame);
                 }
@@ -177,7 +184,7 @@ struct Here<'a> {
 impl Here<'_> {
     fn is_alive(&self) -> bool {
         let engine = &self.world.engines[self.engine];
-        engine.life == self.life && engine.is_alive()
+        engine.life == self.life && engine.has_memory()
     }
 }
 
@@ -199,7 +206,13 @@ impl Place for Here<'_> {
         if !self.world.is_current(self.engine, self.remote, self.ticket) {
             return Ok(Admission::Discard);
         }
+        if self.world.setting.is_hostile(self.engine) {
+            self.world.loot_frame(self.engine, self.remote, header.transfer);
+        }
         let now = self.now();
+        if header.kind == FrameKind::Write && now >= header.expiry {
+            self.world.count(Fault::LateFrame);
+        }
         let Some(link) = self.world.link_of(self.engine, self.remote, self.ticket.link) else {
             return Ok(Admission::Discard);
         };
@@ -222,6 +235,10 @@ impl Place for Here<'_> {
             return;
         }
         let now = self.now();
+        let intrudes = self.world.setting.is_hostile(self.remote);
+        if intrudes && header.kind == FrameKind::Write && outcome.is_ok() {
+            self.world.intrusion_landed(self.ticket.associations, header);
+        }
         if let Some(link) = self.world.link_of(self.engine, self.remote, self.ticket.link) {
             link.peer.handle_frame_finished(now, self.ticket.lane, header, outcome);
             self.world.attend(self.engine, self.remote);
@@ -239,17 +256,29 @@ impl Place for Here<'_> {
         Ok(())
     }
 
-    fn call_begins(&mut self, header: &FrameHeader, landing: &Landing) {
+    fn call_begins(&mut self, header: &FrameHeader, landing: &Landing) -> Result<(), Refusal> {
         let late = self.now() >= landing.expiry;
         assert!(!late, "a system call began after the expiry of {:?}", header.transfer);
-        self.world.check_call(self.ticket.associations, header);
+        self.world.check_call(self.engine, self.remote, self.ticket.associations, header);
         self.world.happen_meanwhile();
+        self.world.interfere(self.engine, self.remote, self.ticket.associations, header);
+        let regions = landing.regions.iter().map(|region| &region.gate);
+        if regions.chain(landing.gates.iter().map(|gate| &**gate)).any(|gate| !gate.is_open()) {
+            self.world.count(Fault::GateClosed);
+        }
+        self.world.fault_memory(self.engine, self.remote)
     }
 
     fn scatter(&mut self, header: &FrameHeader, region: &Arc<Region>, offset: u64, bytes: &[u8]) {
         if self.is_alive() {
             let (engine, by) = (self.engine, self.ticket.associations);
-            self.world.check_landing(engine, by, header, region, offset, bytes);
+            if self.world.setting.is_hostile(self.remote) {
+                let ticket = self.ticket;
+                self.world.check_intrusion(engine, ticket, header, region, offset, bytes);
+            } else if !self.world.setting.is_hostile(engine) {
+                self.world.check_landing(engine, by, header, region, offset, bytes);
+            }
+            self.world.report.bytes += bytes.len() as u64;
             let memory = &mut self.world.engines[engine].memory;
             memory.bytes_mut(region.base() + offset, bytes.len()).copy_from_slice(bytes);
         }

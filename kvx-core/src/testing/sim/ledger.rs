@@ -2,13 +2,14 @@
 
 mod checks;
 mod endings;
+mod intruders;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::id::{Association, Incarnation, TransferId};
+use crate::id::{Association, GrantId, Incarnation, TransferId};
 use crate::proto::{Deadline, TransferOp};
 use crate::region::{Gate, Region};
 use crate::testing::random::Random;
@@ -28,18 +29,48 @@ pub(crate) struct Ledger {
     pub(crate) transfers: Vec<Transfer>,
     /// By the initiator's association and its number.
     by_id: BTreeMap<(Association, TransferId), TransferIndex>,
+    /// Those that are open, by their initiator.
+    open: BTreeMap<Life, BTreeSet<TransferIndex>>,
+    /// The one that ended last, by its initiator.
+    last_ended: BTreeMap<Life, TransferIndex>,
     pub(crate) notes: Vec<Note>,
     /// By the sending link's serial number and its count.
     notes_by_id: BTreeMap<(u64, u64), NoteIndex>,
+    /// Those whose fate is open, by their sender.
+    unsettled: BTreeMap<Life, BTreeSet<NoteIndex>>,
     /// The last plain notification delivered of each sending link.
     last_plain: BTreeMap<u64, NoteIndex>,
     pub(crate) sessions: Vec<Session>,
+    /// By the receiving link's serial number and the grant.
+    sessions_by_grant: BTreeMap<(u64, GrantId), SessionIndex>,
+    /// Those that are open at their receiver, by it.
+    open_sessions: BTreeMap<Life, BTreeSet<SessionIndex>>,
+    /// The one that ended last at its receiver, by it.
+    last_session: BTreeMap<Life, SessionIndex>,
     /// What waits until a gate has drained.
     draining: Vec<(Arc<Gate>, Waits)>,
     /// Deregistered regions that have not drained.
-    regions: Vec<(Arc<Region>, Life, usize)>,
-    /// Pairs of engines of which one gave the other up, lower first, and when.
-    breaks: Vec<([usize; 2], Instant)>,
+    regions: Vec<(Arc<Region>, Life, Holding)>,
+    /// WRITEs of hostile engines of which nothing may land any more: both associations, the
+    /// owner's first, and the transfer.
+    fenced: BTreeSet<(Association, Association, TransferId)>,
+    /// Those that are complete: what lands is at most a call that has begun before.
+    complete: BTreeSet<(Association, Association, TransferId)>,
+    /// Runs of hostile engines' WRITEs that have landed, by the same.
+    intrusions: BTreeMap<(Association, Association, TransferId), BTreeSet<u32>>,
+    /// Pairs of engines of which one gave the other up, lower first, and when last.
+    breaks: BTreeMap<[usize; 2], Instant>,
+}
+
+/// What a region is to its owner.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Holding {
+    /// An estate, by its number.
+    Estate(usize),
+    /// A region of the KV pool, by its number.
+    Pool(usize),
+    /// A bait, by its number.
+    Bait(usize),
 }
 
 /// A transfer, as its user knows it.
@@ -50,7 +81,10 @@ pub(crate) struct Transfer {
     /// The initiator's link.
     pub(crate) link: u64,
     pub(crate) id: TransferId,
+    /// Empty once it is over and its memory in other hands.
     pub(crate) pieces: Vec<Piece>,
+    /// Whether every byte had landed by then.
+    pub(crate) whole: bool,
     /// Used until it is over.
     pub(crate) cells: Vec<Cell>,
     pub(crate) session: Option<SessionIndex>,
@@ -58,6 +92,8 @@ pub(crate) struct Transfer {
     pub(crate) limits: Deadline,
     pub(crate) posted: Instant,
     pub(crate) stage: Stage,
+    /// While it is failed: until when its bytes may land.
+    pub(crate) lingers: Instant,
     /// Whether its initiator was told that it is done.
     pub(crate) done: bool,
     /// Whether nothing is in its way, so that it must be done.
@@ -92,7 +128,52 @@ impl Transfer {
     /// Whether every byte has landed, whatever came after it; not known of memory whose engine has
     /// another life by now.
     fn has_landed(&self) -> bool {
-        self.pieces.iter().flat_map(|piece| &piece.landed).all(|landed| *landed)
+        match self.stage {
+            Stage::Released => self.whole,
+            _ => self.pieces.iter().flat_map(|piece| &piece.landed).all(|landed| *landed),
+        }
+    }
+
+    /// Whether any byte has landed.
+    pub(crate) fn has_begun(&self) -> bool {
+        self.pieces.iter().flat_map(|piece| &piece.landed).any(|landed| *landed)
+    }
+
+    /// Its memory is in other hands: what it was to carry is not needed any more.
+    fn forget_bytes(&mut self) {
+        self.whole = self.has_landed();
+        self.pieces = Vec::new();
+        self.stage = Stage::Released;
+    }
+}
+
+impl Transfer {
+    /// A transfer that was posted just now.
+    pub(crate) fn posted(
+        op: TransferOp,
+        parties: [Life; 2],
+        link: u64,
+        id: TransferId,
+        limits: Deadline,
+        posted: Instant,
+    ) -> Self {
+        Self {
+            op,
+            parties,
+            link,
+            id,
+            pieces: Vec::new(),
+            whole: false,
+            cells: Vec::new(),
+            session: None,
+            note: None,
+            limits,
+            posted,
+            stage: Stage::Open,
+            lingers: 0,
+            done: false,
+            due: false,
+        }
     }
 }
 
@@ -154,6 +235,7 @@ impl Ledger {
         let index = self.transfers.len();
         let known = self.by_id.insert((association, transfer.id), index);
         assert!(known.is_none(), "a transfer's id came twice");
+        self.open.entry(transfer.parties[0]).or_default().insert(index);
         self.transfers.push(transfer);
         index
     }
@@ -163,10 +245,12 @@ impl Ledger {
     }
 
     pub(crate) fn open_transfers(&self, initiator: Life) -> Vec<TransferIndex> {
-        let open = |(_, transfer): &(usize, &Transfer)| {
-            transfer.stage == Stage::Open && transfer.parties[0] == initiator
-        };
-        self.transfers.iter().enumerate().filter(open).map(|(index, _)| index).collect()
+        self.open.get(&initiator).into_iter().flatten().copied().collect()
+    }
+
+    /// The transfer that ended last.
+    pub(crate) fn last_ended(&self, initiator: Life) -> Option<TransferIndex> {
+        self.last_ended.get(&initiator).copied()
     }
 
     /// The bytes of the next notification: its number, and some more.
@@ -182,8 +266,40 @@ impl Ledger {
     pub(crate) fn add_note(&mut self, id: u64, note: Note) -> NoteIndex {
         let index = self.notes.len();
         self.notes_by_id.insert((note.link, id), index);
+        self.unsettled.entry(note.from).or_default().insert(index);
         self.notes.push(note);
         index
+    }
+
+    /// A receiver has given this grant.
+    pub(crate) fn add_session(
+        &mut self,
+        receiver: Life,
+        grant: (u64, GrantId),
+        session: SessionIndex,
+    ) {
+        self.sessions_by_grant.insert(grant, session);
+        self.open_sessions.entry(receiver).or_default().insert(session);
+    }
+
+    pub(crate) fn find_session(&self, link: u64, grant: GrantId) -> Option<SessionIndex> {
+        self.sessions_by_grant.get(&(link, grant)).copied()
+    }
+
+    pub(crate) fn open_sessions(&self, receiver: Life) -> Vec<SessionIndex> {
+        self.open_sessions.get(&receiver).into_iter().flatten().copied().collect()
+    }
+
+    pub(crate) fn session_ended(&mut self, receiver: Life, session: SessionIndex) {
+        if let Some(open) = self.open_sessions.get_mut(&receiver) {
+            open.remove(&session);
+        }
+        self.last_session.insert(receiver, session);
+    }
+
+    /// The session that ended last.
+    pub(crate) fn last_session(&self, receiver: Life) -> Option<SessionIndex> {
+        self.last_session.get(&receiver).copied()
     }
 
     pub(crate) fn note_target(&self, note: NoteIndex) -> usize {
@@ -191,18 +307,18 @@ impl Ledger {
     }
 
     pub(crate) fn link_broken(&mut self, a: usize, b: usize, now: Instant) {
-        self.breaks.push(([a.min(b), a.max(b)], now));
+        self.breaks.insert([a.min(b), a.max(b)], now);
     }
 
     /// Whether one of two engines may have given the other up after a point of time. The other
     /// learns of it later, when it has asked for more.
     fn broken_since(&self, a: usize, b: usize, since: Instant) -> bool {
         let since = since.saturating_sub(15 * SECOND);
-        self.breaks.iter().any(|(pair, at)| *pair == [a.min(b), a.max(b)] && *at >= since)
+        self.breaks.get(&[a.min(b), a.max(b)]).is_some_and(|at| *at >= since)
     }
 
-    pub(crate) fn drain_region(&mut self, region: Arc<Region>, owner: Life, estate: usize) {
-        self.regions.push((region, owner, estate));
+    pub(crate) fn drain_region(&mut self, region: Arc<Region>, owner: Life, holding: Holding) {
+        self.regions.push((region, owner, holding));
     }
 
     pub(crate) fn drain_session(&mut self, gate: Arc<Gate>, session: SessionIndex) {

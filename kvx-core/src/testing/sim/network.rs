@@ -1,14 +1,18 @@
 //! The network: connections as two streams of bytes, each in order, with delays, that can be cut at
 //! any byte and seen to end at different times by their two ends.
 
-use std::collections::{BTreeMap, VecDeque};
+mod garble;
+mod weather;
+
+use std::collections::VecDeque;
 
 use crate::error::LaneError;
 use crate::id::{Association, LaneId};
 use crate::proto::{Dialer, LaneDialer, LaneListener, Listener};
 use crate::testing::lane::{LaneReceiver, LaneSender};
-use crate::testing::random::Random;
-use crate::testing::sim::{Happening, Instant, MS, SECOND, World};
+use crate::testing::sim::{Fault, Happening, Instant, MS, SECOND, World};
+
+pub(crate) use weather::{Network, Scope};
 
 /// A connection's number, never used again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -25,8 +29,12 @@ pub(crate) struct Conn {
     pipes: [Pipe; 2],
     /// The engines at both ends, which stay known when an end is gone.
     pub(crate) engines: [usize; 2],
+    /// What it carries, or was dialed to carry.
+    scope: Scope,
     /// Bytes written now go nowhere.
     cut: bool,
+    /// Bytes of it were damaged: what its ends make of them is no fault of theirs.
+    pub(crate) tainted: bool,
 }
 
 pub(crate) struct ConnEnd {
@@ -34,6 +42,8 @@ pub(crate) struct ConnEnd {
     pub(crate) inbox: VecDeque<u8>,
     /// No more bytes come, once the inbox is empty.
     ended: bool,
+    /// Nobody reads before this point.
+    stalled: Instant,
     pub(crate) role: Role,
 }
 
@@ -53,6 +63,8 @@ pub(crate) enum Role {
     AcceptLane(LaneListener, LaneTicket),
     /// Frames.
     Lane(Box<LaneHalf>),
+    /// A hostile engine's, who does not care what comes.
+    Mute,
     /// Being dealt with further up the stack.
     Busy,
 }
@@ -83,35 +95,17 @@ struct Pipe {
     /// Oldest first; times never go back.
     chunks: VecDeque<(Instant, Vec<u8>)>,
     last: Instant,
-}
-
-/// What the network is like in this run.
-pub(crate) struct Network {
-    made: u64,
-    /// Usual one-way delay, at most.
-    delay: Instant,
-    /// Delays ten times as long, in percent.
-    slow_percent: u64,
-    /// Pairs of engines that do not reach each other, lower first, and until when.
-    parted: BTreeMap<(usize, usize), Instant>,
-}
-
-impl Network {
-    pub(crate) fn new(random: &mut Random) -> Self {
-        let delay = [MS / 10, MS, 10 * MS, 100 * MS][random.index(4)];
-        Self { made: 0, delay, slow_percent: random.within(0..10), parted: BTreeMap::new() }
-    }
-
-    pub(crate) fn part(&mut self, a: usize, b: usize, until: Instant) {
-        self.parted.insert((a.min(b), a.max(b)), until);
-    }
-
-    pub(crate) fn heal(&mut self) {
-        self.parted.clear();
-    }
+    /// No bytes arrive before this point.
+    blocked: Instant,
+    /// The next bytes that can be damaged are.
+    garble: bool,
 }
 
 impl ConnEnd {
+    fn new(role: Role) -> Self {
+        Self { inbox: VecDeque::new(), ended: false, stalled: 0, role }
+    }
+
     /// No more bytes come than are in the inbox.
     pub(crate) fn has_ended(&self) -> bool {
         self.ended
@@ -124,6 +118,10 @@ impl Conn {
         let unread = self.ends[end].as_ref().map_or(0, |end| end.inbox.len());
         unread + self.pipes[end].chunks.iter().map(|(_, bytes)| bytes.len()).sum::<usize>()
     }
+
+    pub(crate) fn is_lane(&self) -> bool {
+        self.scope == Scope::Lanes
+    }
 }
 
 impl World {
@@ -132,17 +130,23 @@ impl World {
     pub(crate) fn connect(&mut self, from: usize, to: usize, role: Role) -> ConnId {
         self.network.made += 1;
         let id = ConnId(self.network.made);
-        let end = |role| Some(ConnEnd { inbox: VecDeque::new(), ended: false, role });
+        let scope = if matches!(role, Role::DialLane(..)) { Scope::Lanes } else { Scope::Control };
         let listening = self.engines[to].is_alive();
-        let accepted = if listening { end(Role::Accept) } else { None };
-        let engines = [from, to];
-        let pipes = [Pipe::default(), Pipe::default()];
-        self.conns
-            .insert(id, Conn { ends: [end(role), accepted], pipes, engines, cut: !listening });
+        let accepted = listening.then(|| ConnEnd::new(Role::Accept));
+        let conn = Conn {
+            ends: [Some(ConnEnd::new(role)), accepted],
+            pipes: Default::default(),
+            engines: [from, to],
+            scope,
+            cut: !listening,
+            tainted: false,
+        };
+        self.conns.insert(id, conn);
         if listening {
             self.after(2 * SECOND, Happening::Impatience(id, 1));
+            self.trouble_dial(id);
         } else {
-            let delay = self.delay();
+            let delay = self.delay(from, to);
             self.after(delay, Happening::End(id, 0));
         }
         self.after(2 * SECOND, Happening::Impatience(id, 0));
@@ -150,21 +154,44 @@ impl World {
     }
 
     /// Sends bytes from one end of a connection to the other.
-    pub(crate) fn send(&mut self, id: ConnId, from: usize, bytes: Vec<u8>) {
-        let delay = self.delay();
-        let now = self.now;
-        let Some(conn) = self.conns.get_mut(&id) else { return };
+    pub(crate) fn send(&mut self, id: ConnId, from: usize, mut bytes: Vec<u8>) {
+        let Some(conn) = self.conns.get(&id) else { return };
         if conn.cut || bytes.is_empty() {
             return;
         }
-        let (a, b) = (conn.engines[0], conn.engines[1]);
-        let parted = self.network.parted.get(&(a.min(b), a.max(b))).copied().unwrap_or(0);
+        let (own, other) = (conn.engines[from], conn.engines[1 - from]);
+        if conn.pipes[1 - from].garble && self.garble(id, from, &mut bytes) {
+            self.note(|| format!("bytes from {own} to {other} are damaged on {id:?}"));
+        }
+        self.report.mix(u64::from(crc32c::crc32c(&bytes)) << 32 | bytes.len() as u64);
+        let delay = self.delay(own, other);
+        let Some(conn) = self.conns.get_mut(&id) else { return };
+        let parted = self.network.parted_until(own, other, conn.scope);
         let pipe = &mut conn.pipes[1 - from];
         // What is sent into a parted network is sent again by TCP until it is whole.
-        let at = (now.max(parted) + delay).max(pipe.last);
+        let at = (self.now.max(parted).max(pipe.blocked) + delay).max(pipe.last);
         pipe.last = at;
         pipe.chunks.push_back((at, bytes));
         self.at(at, Happening::Arrive(id, 1 - from));
+        self.see_overtaking(id, from, at);
+    }
+
+    /// Whether what arrives on a lane at this point overtakes what another lane of the pair
+    /// carries.
+    fn see_overtaking(&mut self, id: ConnId, from: usize, at: Instant) {
+        let Some(conn) = self.conns.get(&id).filter(|conn| conn.is_lane()) else { return };
+        let (own, other) = (conn.engines[from], conn.engines[1 - from]);
+        let Some(link) = self.engines[own].links.get(&other) else { return };
+        let later = |(lane, end): &(ConnId, usize)| {
+            *lane != id
+                && self.conns.get(lane).is_some_and(|conn| {
+                    let pipe = &conn.pipes[1 - end];
+                    pipe.last > at && !pipe.chunks.is_empty()
+                })
+        };
+        if link.lanes.values().any(later) {
+            self.count(Fault::Reordering);
+        }
     }
 
     /// Whether a lane may send more from this end.
@@ -174,6 +201,10 @@ impl World {
 
     pub(crate) fn end(&mut self, id: ConnId, end: usize) -> Option<&mut ConnEnd> {
         self.conns.get_mut(&id)?.ends[end].as_mut()
+    }
+
+    pub(crate) fn is_tainted(&self, id: ConnId) -> bool {
+        self.conns.get(&id).is_none_or(|conn| conn.tainted)
     }
 
     /// Takes at most `limit` bytes that have arrived at an end.
@@ -199,19 +230,26 @@ impl World {
                 end.inbox.extend(bytes);
             }
         }
-        self.proceed(id, to);
+        // Who stalls looks again when that is over.
+        if conn.ends[to].as_ref().is_some_and(|end| end.stalled <= now) {
+            self.proceed(id, to);
+        }
     }
 
     pub(crate) fn see_end(&mut self, id: ConnId, end: usize) {
-        if let Some(end) = self.end(id, end) {
-            end.ended = true;
+        let now = self.now;
+        let Some(here) = self.end(id, end) else { return };
+        here.ended = true;
+        if here.stalled <= now {
+            self.proceed(id, end);
         }
-        self.proceed(id, end);
     }
 
     /// Closes one end in good order: what it sent before still arrives, and then the end.
     pub(crate) fn close_end(&mut self, id: ConnId, end: usize) {
-        let delay = self.delay();
+        let Some(conn) = self.conns.get(&id) else { return };
+        let (own, other) = (conn.engines[end], conn.engines[1 - end]);
+        let delay = self.delay(own, other);
         let Some(conn) = self.conns.get_mut(&id) else { return };
         if conn.ends[end].take().is_none() {
             return;
@@ -224,6 +262,19 @@ impl World {
         if !conn.cut {
             let at = conn.pipes[1 - end].last.max(self.now) + delay;
             self.at(at, Happening::End(id, 1 - end));
+        }
+    }
+
+    /// One end vanishes without a word: the other sees it only when its kernel gives up.
+    pub(crate) fn lose_end(&mut self, id: ConnId, end: usize) {
+        let patience = self.random.within(1000..10_000) * MS;
+        let Some(conn) = self.conns.get_mut(&id) else { return };
+        conn.ends[end] = None;
+        if conn.ends[1 - end].is_none() {
+            self.conns.remove(&id);
+        } else if !std::mem::replace(&mut conn.cut, true) {
+            conn.pipes.iter_mut().for_each(|pipe| pipe.chunks.clear());
+            self.after(patience, Happening::End(id, 1 - end));
         }
     }
 
@@ -264,8 +315,20 @@ impl World {
         self.conns.iter().flat_map(ends).collect()
     }
 
-    fn delay(&mut self) -> Instant {
-        let usual = self.random.within(1..self.network.delay.max(2));
-        if self.random.percent(self.network.slow_percent) { usual * 10 } else { usual }
+    /// Nobody reads at this end for a while.
+    pub(crate) fn stall(&mut self, id: ConnId, end: usize, pause: Instant) {
+        let until = self.now + pause;
+        if let Some(here) = self.end(id, end) {
+            here.stalled = here.stalled.max(until);
+            self.at(until, Happening::Arrive(id, end));
+        }
+    }
+
+    /// No bytes arrive at this end for a while.
+    pub(crate) fn block(&mut self, id: ConnId, to: usize, pause: Instant) {
+        let until = self.now + pause;
+        if let Some(conn) = self.conns.get_mut(&id) {
+            conn.pipes[to].blocked = until;
+        }
     }
 }

@@ -11,30 +11,41 @@ use bytes::Bytes;
 use crate::error::Cause;
 use crate::id::{GrantId, Room, SessionKey};
 use crate::layout::{Dtype, HeadWindow, Layout, LayoutBuilder, Order, Placement};
-use crate::plan::BlockMap;
+use crate::plan::{BlockMap, Span, spans_of};
 use crate::proto::GrantPlan;
 use crate::region::{Gate, Region, Rights};
 use crate::testing::memory::Segment;
-use crate::testing::sim::engine::State;
 use crate::testing::sim::ledger::Life;
-use crate::testing::sim::{Happening, MS, World};
+use crate::testing::sim::{Fault, Happening, MS, World};
 
 /// A session's place in the ledger.
 pub(crate) type SessionIndex = usize;
 
 /// Blocks of a pool.
 const BLOCKS: u32 = 12;
-const LAYERS: u32 = 4;
+pub(crate) const LAYERS: u32 = 4;
 /// Tokens of the longest prompt: every layout's five blocks hold them.
 const MAX_TOKENS: u64 = 10;
 
 /// A KV pool of an engine.
 pub(crate) struct Pool {
     layout: Layout,
-    regions: Vec<Arc<Region>>,
-    segments: Vec<Segment>,
+    pub(crate) regions: Vec<Arc<Region>>,
+    pub(crate) segments: Vec<Segment>,
     /// Whether a session uses the block.
     used: Vec<bool>,
+}
+
+impl Pool {
+    /// Where these blocks lie, in all layers.
+    fn addresses(&self, blocks: &[u32]) -> Vec<Range<u64>> {
+        let spans = spans_of(&self.layout, 0..LAYERS, blocks).expect("blocks of the pool");
+        let range = |span: Span| {
+            let start = self.segments[span.region as usize].base + span.offset;
+            start..start + span.len
+        };
+        spans.map(range).collect()
+    }
 }
 
 /// A session, as both of its users know it.
@@ -49,6 +60,8 @@ pub(crate) struct Session {
     pub(crate) gate: Arc<Gate>,
     tokens: u32,
     blocks: Vec<u32>,
+    /// The addresses that the grant is for.
+    allowed: Vec<Range<u64>>,
     received: Stand,
     /// Set once the sender has the grant.
     sending: Option<Sending>,
@@ -72,8 +85,25 @@ struct Sending {
     blocks: Vec<u32>,
     next_layer: u32,
     writes: u64,
+    /// Transfers of it that may still land or be read from.
+    unreleased: u64,
     /// Ended, for whatever reason, or all is posted.
     over: bool,
+}
+
+impl Session {
+    /// Nothing of one of its transfers lands any more.
+    pub(crate) fn transfer_released(&mut self) {
+        if let Some(sending) = &mut self.sending {
+            sending.unreleased -= 1;
+        }
+    }
+
+    /// Whether the receiver lets all of these bytes be written.
+    pub(crate) fn covers(&self, address: u64, len: u64) -> bool {
+        let within = |at: u64| self.allowed.iter().any(|range| range.contains(&at));
+        (address..address + len).all(within)
+    }
 }
 
 impl World {
@@ -98,7 +128,7 @@ impl World {
         Pool { layout, regions, segments, used: vec![false; BLOCKS as usize] }
     }
 
-    fn pool(&mut self, engine: usize) -> &mut Pool {
+    pub(crate) fn pool(&mut self, engine: usize) -> &mut Pool {
         self.engines[engine].belongings.pool.as_mut().expect("engines have pools")
     }
 
@@ -129,6 +159,7 @@ impl World {
         let plan =
             GrantPlan::new(pool.layout.clone(), pool.regions.clone(), tokens, blocks.clone());
         let plan = Arc::new(plan.expect("blocks of the pool"));
+        let allowed = pool.addresses(&blocks);
         let link = self.link(receiver, sender);
         let serial = link.serial;
         match link.peer.grant(key, plan) {
@@ -146,6 +177,7 @@ impl World {
                     gate,
                     tokens,
                     blocks,
+                    allowed,
                     received: Stand::Open,
                     sending: None,
                     expected: Vec::new(),
@@ -153,6 +185,8 @@ impl World {
                 });
                 let patience = self.random.within(2000..8000) * MS;
                 self.after(patience, Happening::Patience(index));
+                let receiver = (receiver, self.engines[receiver].life);
+                self.ledger.add_session(receiver, (serial, grant), index);
             }
             Err(cause) => {
                 self.count_end(format!("not granted: {cause}"));
@@ -175,7 +209,11 @@ impl World {
         let there = session.expected.iter().filter(|(layer, ..)| layers.contains(layer)).all(
             |(_, at, bytes)| self.engines[engine].memory.bytes(*at, bytes.len()) == &bytes[..],
         );
-        assert!(there, "layers {layers:?} of session {index} were told before they were there");
+        let hostile = self.setting.is_hostile(session.sender);
+        assert!(
+            hostile || there,
+            "layers {layers:?} of session {index} were told before they were there"
+        );
     }
 
     pub(crate) fn session_complete(
@@ -188,6 +226,9 @@ impl World {
         let index = self.session_of(serial, grant);
         let session = &self.ledger.sessions[index];
         assert_eq!(session.received, Stand::Open, "session {index} has a second end");
+        if self.setting.is_hostile(session.sender) {
+            return self.close_session(index, Stand::Complete);
+        }
         assert_eq!(session.payload, payload);
         let all = session.sending.as_ref().is_some_and(|sending| sending.next_layer == LAYERS);
         assert!(all, "session {index} is complete before all was sent");
@@ -207,8 +248,14 @@ impl World {
         self.close_session(index, Stand::Aborted);
     }
 
-    pub(crate) fn sender_aborted(&mut self, key: SessionKey) {
-        self.session_sent(key.room.0 as SessionIndex);
+    pub(crate) fn sender_aborted(&mut self, sender: usize, receiver: usize, key: SessionKey) {
+        let index = key.room.0 as SessionIndex;
+        let session = self.ledger.sessions.get(index);
+        if session.is_some_and(|session| session.sender == sender && session.receiver == receiver) {
+            self.session_sent(index);
+        } else {
+            assert!(self.setting.is_hostile(receiver), "session {index} is not of these two");
+        }
     }
 
     /// A receiver has waited long enough.
@@ -216,13 +263,15 @@ impl World {
         let session = &self.ledger.sessions[index];
         let (receiver, sender, serial, grant) =
             (session.receiver, session.sender, session.link, session.grant);
-        if session.received != Stand::Open {
+        let begun = session.sending.as_ref().is_some_and(|sending| sending.next_layer > 0);
+        // What hostile engines are told of their sessions is not kept.
+        if session.received != Stand::Open || self.setting.is_hostile(receiver) {
             return;
         }
         if let Some(link) = self.link_of(receiver, sender, serial) {
             let gate = link.peer.revoke(grant, "too late").expect("the session was open");
             assert!(Arc::ptr_eq(&gate, &self.ledger.sessions[index].gate));
-            self.count_end("session revoked".to_owned());
+            self.count(if begun { Fault::RevokeMidway } else { Fault::RevokeEarly });
             self.close_session(index, Stand::Aborted);
             self.attend(receiver, sender);
         }
@@ -231,18 +280,28 @@ impl World {
     /// A receiver gives one of its sessions up.
     pub(crate) fn end_one_session(&mut self, engine: usize) {
         let life = (engine, self.engines[engine].life);
-        let mine = |session: &Session| {
-            session.received == Stand::Open && (session.receiver, session.receiver_life) == life
-        };
-        let open = self.ledger.sessions.iter().position(mine);
-        if let Some(index) = open.filter(|_| self.engines[engine].state == State::Running) {
-            self.lose_session(index);
+        let open = self.ledger.open_sessions(life);
+        if !open.is_empty() && self.random.percent(60) {
+            let chosen = open[self.random.index(open.len())];
+            return self.lose_session(chosen);
+        }
+        // A receiver that was complete or gave up is dropped: nothing is left to be taken back.
+        if let Some(index) = self.ledger.last_session(life) {
+            let session = &self.ledger.sessions[index];
+            let (sender, serial, grant) = (session.sender, session.link, session.grant);
+            self.count(Fault::RevokeLate);
+            if let Some(link) = self.link_of(engine, sender, serial) {
+                assert!(link.peer.revoke(grant, "dropped").is_none(), "session {index} was open");
+            }
         }
     }
 
     fn close_session(&mut self, index: SessionIndex, stand: Stand) {
         let session = &mut self.ledger.sessions[index];
         session.received = stand;
+        let receiver = (session.receiver, session.receiver_life);
+        self.ledger.session_ended(receiver, index);
+        let session = &mut self.ledger.sessions[index];
         let gate = Arc::clone(&session.gate);
         assert!(!gate.is_open(), "session {index} is over and its gate is open");
         self.ledger.drain_session(gate, index);
@@ -259,21 +318,19 @@ impl World {
     }
 
     fn session_of(&self, serial: u64, grant: GrantId) -> SessionIndex {
-        let found = self
-            .ledger
-            .sessions
-            .iter()
-            .position(|session| session.link == serial && session.grant == grant);
-        found.expect("a session that was granted")
+        self.ledger.find_session(serial, grant).expect("a session that was granted")
     }
 
     /// Every session has ended at its receiver, and at its sender.
     pub(crate) fn check_sessions(&self) {
         for (index, session) in self.ledger.sessions.iter().enumerate() {
-            if self.engines[session.receiver].life == session.receiver_life {
+            let hostile = [session.receiver, session.sender];
+            let [receiver, sender] = hostile.map(|engine| self.setting.is_hostile(engine));
+            if !receiver && self.engines[session.receiver].life == session.receiver_life {
                 assert_ne!(session.received, Stand::Open, "session {index} never ended");
             }
             if let Some(sending) = &session.sending
+                && !sender
                 && self.engines[session.sender].life == sending.life
             {
                 assert!(sending.over, "session {index} never ended at its sender");

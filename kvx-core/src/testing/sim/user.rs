@@ -2,87 +2,50 @@
 //! keeps the rules that users keep: concurrent transfers touch different bytes, a source does not
 //! change while it is read, and memory is used again only once it is its owner's again.
 
+mod memory;
+
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::plan::{Plan, PlanOptions, Span, Spans};
+use crate::error::Cause;
+use crate::plan::{Plan, PlanOptions};
 use crate::proto::{Deadline, Post, Target, TransferOp};
-use crate::region::{Region, RegionKey, Rights};
-use crate::testing::memory::Segment;
 use crate::testing::sim::engine::State;
-use crate::testing::sim::ledger::{Cell, Note, Piece, Stage, Transfer};
-use crate::testing::sim::sessions::Pool;
-use crate::testing::sim::{Happening, MS, SECOND, World};
+use crate::testing::sim::ledger::{Note, Piece, Transfer, TransferIndex};
+use crate::testing::sim::{Fault, Happening, MS, SECOND, World};
 
-/// Bytes of a cell, the unit in which memory is used.
-pub(crate) const CELL: u64 = 96;
-/// Cells of an estate.
-const CELLS: usize = 64;
-/// Estates of an engine.
-const ESTATES: usize = 3;
-/// Bytes before and behind a region that nobody may touch.
-pub(crate) const GUARD: u64 = 64;
-
-/// The memory of one engine's life.
-#[derive(Default)]
-pub(crate) struct Belongings {
-    pub(crate) estates: Vec<Estate>,
-    pub(crate) pool: Option<Pool>,
-}
-
-/// A region cut in cells.
-pub(crate) struct Estate {
-    pub(crate) region: Arc<Region>,
-    pub(crate) segment: Segment,
-    /// What each cell holds while nobody uses it; `None` while a transfer does.
-    pub(crate) cells: Vec<Option<Vec<u8>>>,
-}
-
+pub(crate) use memory::{Bait, Belongings, CELL, GUARD};
 impl World {
-    /// Gives an engine its memory.
-    pub(crate) fn furnish(&mut self, index: usize) {
-        for _ in 0..ESTATES {
-            let len = CELL * CELLS as u64;
-            let segment = self.engines[index].memory.allocate((len + 2 * GUARD) as usize, 0x11);
-            let segment = Segment { base: segment.base + GUARD, len };
-            let region = self.register(index, segment, Rights::all());
-            let cells = vec![Some(vec![0x11; CELL as usize]); CELLS];
-            self.engines[index].belongings.estates.push(Estate { region, segment, cells });
-        }
-        let pool = self.new_pool(index);
-        self.engines[index].belongings.pool = Some(pool);
-    }
-
-    pub(crate) fn register(
-        &mut self,
-        index: usize,
-        segment: Segment,
-        rights: Rights,
-    ) -> Arc<Region> {
-        let key = RegionKey::new(self.random.bytes());
-        let registry = &self.engines[index].registry;
-        registry.register(segment.provider(), rights, key).expect("room for a region")
-    }
-
     pub(crate) fn user_acts(&mut self, engine: usize) {
-        if self.now >= self.calm_at {
+        if self.is_calm() {
             return;
         }
-        let pause = self.random.within(1..300) * MS;
+        let hostile = self.setting.is_hostile(engine);
+        let haste = if hostile { 9 } else { 1 };
+        let pause = self.random.within(MS..self.setting.user_pause / haste);
         self.after(pause, Happening::User(engine));
         if self.engines[engine].state != State::Running {
             return;
         }
-        let remote = (engine + 1 + self.random.index(self.engines.len() - 1)) % self.engines.len();
+        if hostile {
+            return self.do_mischief(engine);
+        }
+        let partners = &self.setting.partners[engine];
+        let remote = partners[self.random.index(partners.len())];
+        let spared = self.setting.is_spared(engine);
         match self.random.within(0..100) {
-            0..35 => self.start_transfer(engine, remote, TransferOp::Write),
-            35..55 => self.start_transfer(engine, remote, TransferOp::Read),
-            55..70 => self.notify(engine, remote),
-            70..80 => self.cancel_one(engine),
-            80..84 => self.deregister_one(engine),
-            84..97 => self.begin_session(engine, remote),
+            0..33 => self.start_transfer(engine, remote, TransferOp::Write),
+            33..52 => self.start_transfer(engine, remote, TransferOp::Read),
+            52..64 => self.notify(engine, remote),
+            64..67 => self.notify_much(engine, remote),
+            67..70 => self.cancel_late(engine),
+            70..79 => self.cancel_one(engine),
+            79..83 if !spared => self.deregister_one(engine),
+            83..85 if !spared => self.deregister_pool(engine),
+            85..87 => self.take_bait(engine),
+            87..97 => self.begin_session(engine, remote),
             _ => self.end_one_session(engine),
         }
     }
@@ -105,16 +68,21 @@ impl World {
     }
 
     fn pairs(&self) -> Vec<(usize, usize)> {
-        let engines = 0..self.engines.len();
-        engines
-            .clone()
-            .flat_map(|engine| engines.clone().map(move |remote| (engine, remote)))
-            .filter(|(engine, remote)| engine != remote)
-            .collect()
+        let honest = |engine: &usize| !self.setting.is_hostile(*engine);
+        let partners = |engine: usize| {
+            self.setting.partners[engine].iter().map(move |remote| (engine, *remote))
+        };
+        let engines = (0..self.engines.len()).filter(honest);
+        engines.flat_map(partners).filter(|(_, remote)| honest(remote)).collect()
     }
 
     fn is_finale(&self) -> bool {
-        self.now > self.calm_at + 14 * SECOND
+        self.now > self.setting.calm_at + 14 * SECOND
+    }
+
+    /// Whether nothing may be in the way of what these two do with each other.
+    fn are_spared(&self, engine: usize, remote: usize) -> bool {
+        self.is_finale() || self.setting.is_spared(engine) && self.setting.is_spared(remote)
     }
 
     fn start_transfer(&mut self, engine: usize, remote: usize, op: TransferOp) {
@@ -139,7 +107,7 @@ impl World {
         let max_run = [CELL as u32, 250, 1 << 20][self.random.index(3)];
         let options = PlanOptions { merge: self.random.percent(50), max_run };
         let plan = Plan::pair(&local_spans, &far_spans, &options).expect("spans that pair up");
-        let deadline = self.deadline();
+        let deadline = self.deadline(engine, remote);
         let notification = (op == TransferOp::Write && self.random.percent(50))
             .then(|| self.ledger.next_note_bytes(&mut self.random));
         let post = Post {
@@ -159,26 +127,13 @@ impl World {
         match link.peer.post(now, post) {
             Ok(id) => {
                 let id = id.expect("the plan has runs");
+                let parties = [engine, remote].map(|party| (party, self.engines[party].life));
+                let posted = Transfer::posted(op, parties, serial, id, deadline, self.now);
                 let cells = local.into_iter().chain(far).collect();
-                let transfer = Transfer {
-                    op,
-                    parties: [
-                        (engine, self.engines[engine].life),
-                        (remote, self.engines[remote].life),
-                    ],
-                    link: serial,
-                    id,
-                    pieces,
-                    cells,
-                    session: None,
-                    note: None,
-                    limits: deadline,
-                    posted: self.now,
-                    stage: Stage::Open,
-                    done: false,
-                    due: self.is_finale(),
-                };
+                let due = self.are_spared(engine, remote);
+                let transfer = Transfer { pieces, cells, due, ..posted };
                 let index = self.ledger.add_transfer(association, transfer);
+                self.report.transfers += 1;
                 self.note(|| format!("{engine} posts {op:?} {id} #{index} with {remote}"));
                 if let Some(bytes) = notification {
                     let note = self.record_note(engine, remote, bytes, Some(index));
@@ -194,26 +149,10 @@ impl World {
         self.attend(engine, remote);
     }
 
-    /// The regions of these cells, each once, and the cells as spans of them.
-    fn as_spans(&self, cells: &[Cell]) -> (Vec<Arc<Region>>, Spans) {
-        let mut estates: Vec<usize> = cells.iter().map(|cell| cell.estate).collect();
-        estates.sort_unstable();
-        estates.dedup();
-        let span = |cell: &Cell| Span {
-            region: estates.partition_point(|estate| *estate < cell.estate) as u32,
-            offset: cell.index as u64 * CELL,
-            len: CELL,
-        };
-        let spans = cells.iter().map(span).collect();
-        let owner = cells.first().map_or(0, |cell| cell.owner.0);
-        let here = &self.engines[owner].belongings.estates;
-        (estates.iter().map(|estate| Arc::clone(&here[*estate].region)).collect(), spans)
-    }
-
-    pub(crate) fn deadline(&mut self) -> Deadline {
+    pub(crate) fn deadline(&mut self, engine: usize, remote: usize) -> Deadline {
         let millis = |n| Duration::from_millis(n);
         let progress = millis(self.random.within(300..4000));
-        if self.is_finale() {
+        if self.are_spared(engine, remote) {
             return Deadline { progress: millis(8000), total: None };
         }
         let total = self.random.percent(40).then(|| millis(self.random.within(300..6000)));
@@ -222,14 +161,35 @@ impl World {
 
     fn notify(&mut self, engine: usize, remote: usize) {
         let bytes = self.ledger.next_note_bytes(&mut self.random);
+        self.notify_bytes(engine, remote, bytes);
+    }
+
+    fn notify_bytes(&mut self, engine: usize, remote: usize, bytes: Bytes) {
         let now = self.local(engine);
         match self.link(engine, remote).peer.notify(now, bytes.clone()) {
             Ok(_) => {
                 self.record_note(engine, remote, bytes, None);
             }
-            Err(cause) => self.count_end(format!("not notified: {cause}")),
+            Err(cause) => {
+                if matches!(cause, Cause::Busy(_)) {
+                    self.count(Fault::NoCredit);
+                }
+                self.count_end(format!("not notified: {cause}"));
+            }
         }
         self.attend(engine, remote);
+    }
+
+    /// More than the other engine keeps.
+    fn notify_much(&mut self, engine: usize, remote: usize) {
+        if self.are_spared(engine, remote) {
+            return;
+        }
+        for _ in 0..12 {
+            let mut bytes = self.ledger.next_note_bytes(&mut self.random).to_vec();
+            bytes.resize(100_000, 0x77);
+            self.notify_bytes(engine, remote, Bytes::from(bytes));
+        }
     }
 
     fn record_note(
@@ -269,114 +229,30 @@ impl World {
         }
         let index = open[self.random.index(open.len())];
         let transfer = &self.ledger.transfers[index];
+        if !transfer.due {
+            let begun = transfer.has_begun();
+            self.count(if begun { Fault::CancelMidway } else { Fault::CancelEarly });
+            self.cancel(index);
+        }
+    }
+
+    /// Cancels a transfer that has ended, which changes nothing.
+    fn cancel_late(&mut self, engine: usize) {
+        let life = self.engines[engine].life;
+        if let Some(index) = self.ledger.last_ended((engine, life)) {
+            self.count(Fault::CancelLate);
+            self.cancel(index);
+        }
+    }
+
+    pub(crate) fn cancel(&mut self, index: TransferIndex) {
+        let transfer = &self.ledger.transfers[index];
+        let (engine, _) = transfer.parties[0];
         let (id, serial, remote) = (transfer.id, transfer.link, transfer.parties[1].0);
-        self.count("cancel");
         self.note(|| format!("{engine} cancels #{index}"));
         if let Some(link) = self.link_of(engine, remote, serial) {
             link.peer.cancel(id);
             self.attend(engine, remote);
-        }
-    }
-
-    /// Deregisters an estate. Once it is drained, its memory is registered anew.
-    fn deregister_one(&mut self, engine: usize) {
-        let estate = self.random.index(ESTATES);
-        let region = Arc::clone(&self.engines[engine].belongings.estates[estate].region);
-        if !region.gate.is_open() {
-            return;
-        }
-        self.count("deregister");
-        self.note(|| format!("{engine} deregisters estate {estate}"));
-        let remotes: Vec<usize> = self.engines[engine].links.keys().copied().collect();
-        let close = |world: &mut Self| {
-            for remote in &remotes {
-                if let Some(link) = world.engines[engine].links.get_mut(remote) {
-                    link.peer.close_region(region.id);
-                    world.attend(engine, *remote);
-                }
-            }
-        };
-        close(self);
-        let registry = Arc::clone(&self.engines[engine].registry);
-        registry.deregister(region.id).expect("it was registered");
-        close(self);
-        let life = self.engines[engine].life;
-        self.ledger.drain_region(Arc::clone(&region), (engine, life), estate);
-    }
-
-    /// Some cells of an engine that nobody uses, which are used from here on. They must be as they
-    /// were left.
-    fn take_cells(&mut self, engine: usize, count: usize) -> Option<Vec<Cell>> {
-        let life = self.engines[engine].life;
-        let estates = &self.engines[engine].belongings.estates;
-        let mut free: Vec<Cell> = Vec::new();
-        for (estate, here) in estates.iter().enumerate() {
-            if here.region.gate.is_open() {
-                let unused = |(_, held): &(usize, &Option<Vec<u8>>)| held.is_some();
-                let cells = here.cells.iter().enumerate().filter(unused);
-                free.extend(cells.map(|(index, _)| Cell { owner: (engine, life), estate, index }));
-            }
-        }
-        if free.len() < count {
-            return None;
-        }
-        let from = self.random.index(free.len() - count + 1);
-        let mut taken: Vec<Cell> = if self.random.percent(50) {
-            free[from..from + count].to_vec()
-        } else {
-            (0..count).map(|_| free.swap_remove(self.random.index(free.len()))).collect()
-        };
-        if self.random.percent(30) {
-            taken.reverse();
-        }
-        for cell in &taken {
-            self.check_untouched(*cell);
-            self.engines[engine].belongings.estates[cell.estate].cells[cell.index] = None;
-        }
-        Some(taken)
-    }
-
-    /// Nobody uses these cells any more. What they hold now must stay, until someone does again.
-    pub(crate) fn free_cells(&mut self, cells: &[Cell]) {
-        for cell in cells {
-            let (engine, life) = cell.owner;
-            if self.engines[engine].life == life {
-                let held = self.scribble_if(*cell);
-                self.engines[engine].belongings.estates[cell.estate].cells[cell.index] = Some(held);
-            }
-        }
-    }
-
-    /// Half of the cells get other contents when they become free: whoever still sends from them
-    /// sends that.
-    fn scribble_if(&mut self, cell: Cell) -> Vec<u8> {
-        if self.random.percent(50) {
-            return self.scribble(cell);
-        }
-        let address = self.address(cell);
-        self.engines[cell.owner.0].memory.bytes(address, CELL as usize).to_vec()
-    }
-
-    /// Fills a cell anew.
-    fn scribble(&mut self, cell: Cell) -> Vec<u8> {
-        let address = self.address(cell);
-        let mut random = self.random.fork();
-        let bytes: Vec<u8> = (0..CELL).map(|_| random.bits() as u8).collect();
-        self.engines[cell.owner.0].memory.bytes_mut(address, bytes.len()).copy_from_slice(&bytes);
-        bytes
-    }
-
-    pub(crate) fn address(&self, cell: Cell) -> u64 {
-        let estate = &self.engines[cell.owner.0].belongings.estates[cell.estate];
-        estate.segment.base + cell.index as u64 * CELL
-    }
-
-    pub(crate) fn check_untouched(&self, cell: Cell) {
-        let (engine, _) = cell.owner;
-        let held = &self.engines[engine].belongings.estates[cell.estate].cells[cell.index];
-        if let Some(held) = held {
-            let now = self.engines[engine].memory.bytes(self.address(cell), CELL as usize);
-            assert!(now == &held[..], "memory that is its owner's alone was changed: {cell:?}");
         }
     }
 }

@@ -36,11 +36,13 @@ impl Service {
         format!("ok len={len} addresses={}", list(&addresses))
     }
 
-    /// `alloc name= len= [rights=none] [canary=]`: registered memory, poisoned; `canary` bytes on
+    /// `alloc name= len= [rights=none|read|write] [canary=]`: registered memory, poisoned; `canary` bytes on
     /// either side of the region are not part of it.
     pub(super) fn allocate(&mut self, command: &Line) -> Result<String> {
         let rights = match command.find("rights") {
             Some("none") => Rights::empty(),
+            Some("read") => Rights::REMOTE_READ,
+            Some("write") => Rights::REMOTE_WRITE,
             _ => Rights::REMOTE_READ | Rights::REMOTE_WRITE,
         };
         let (engine, len) = (self.engine(), command.number::<u64>("len"));

@@ -11,7 +11,20 @@ use crate::wire::{FrameHeader, FrameKind};
 
 impl World {
     /// A system call that scatters begins: its transfer may still land something.
-    pub(crate) fn check_call(&mut self, by: (Association, Association), header: &FrameHeader) {
+    pub(crate) fn check_call(
+        &mut self,
+        engine: usize,
+        remote: usize,
+        by: (Association, Association),
+        header: &FrameHeader,
+    ) {
+        if self.setting.is_hostile(engine) {
+            return;
+        }
+        // What hostile engines write is checked by where it lands.
+        if header.kind == FrameKind::Write && self.setting.is_hostile(remote) {
+            return self.check_intruding_call(by, header);
+        }
         let index = self.landing_transfer(by, header);
         let stage = self.ledger.transfers[index].stage;
         assert!(
@@ -57,8 +70,9 @@ impl World {
             let count = rest.len().min(piece.bytes.len() - from);
             // The source of a transfer that failed is its user's again, who may change it.
             let right = rest[..count] == piece.bytes[from..][..count];
+            let hostile = self.setting.is_hostile(transfer.parties[1].0);
             assert!(
-                right || transfer.stage != Stage::Open,
+                right || hostile || transfer.stage != Stage::Open,
                 "wrong bytes of #{index} land at {at:#x} of {engine}"
             );
             piece.landed[from..][..count].fill(true);
@@ -67,7 +81,7 @@ impl World {
         }
     }
 
-    fn landing_transfer(
+    pub(crate) fn landing_transfer(
         &self,
         (own, theirs): (Association, Association),
         header: &FrameHeader,
@@ -83,7 +97,9 @@ impl World {
         let transfer = &self.ledger.transfers[index];
         let write = transfer.op == TransferOp::Write;
         let (engine, life) = transfer.parties[usize::from(write)];
-        self.engines[engine].life != life
+        let hostile = transfer.parties.iter().any(|(party, _)| self.setting.is_hostile(*party));
+        hostile
+            || self.engines[engine].life != life
             || transfer.pieces.iter().all(|piece| {
                 let address = if write { piece.remote } else { piece.local };
                 self.engines[engine].memory.bytes(address, piece.bytes.len()) == &piece.bytes[..]
@@ -98,6 +114,10 @@ impl World {
         serial: u64,
         bytes: &[u8],
     ) {
+        if self.setting.is_hostile(remote) {
+            let pause = self.random.within(0..300) * MS;
+            return self.after(pause, Happening::TakeStray(engine, remote, serial, bytes.len()));
+        }
         let number = bytes[..8].try_into().map(u64::from_le_bytes).expect("eight bytes");
         let index = number as NoteIndex;
         let here = self.engines[engine].identity.incarnation;
@@ -131,9 +151,13 @@ impl World {
     pub(crate) fn take_notification(&mut self, index: NoteIndex) {
         let note = &self.ledger.notes[index];
         let (engine, remote, len) = (note.to, note.from.0, note.len);
-        if let Some(serial) = note.came_on
-            && let Some(link) = self.link_of(engine, remote, serial)
-        {
+        if let Some(serial) = note.came_on {
+            self.take_stray(engine, remote, serial, len);
+        }
+    }
+
+    pub(crate) fn take_stray(&mut self, engine: usize, remote: usize, serial: u64, len: usize) {
+        if let Some(link) = self.link_of(engine, remote, serial) {
             link.peer.notification_taken(len);
             self.attend(engine, remote);
         }

@@ -1,5 +1,7 @@
 //! What must be true when something has ended, and when everything has.
 
+use std::sync::Arc;
+
 use crate::error::{Cause, Fence};
 use crate::id::{NotificationId, TransferId};
 use crate::proto::{Delivery, TransferOp, TransferReport};
@@ -7,8 +9,7 @@ use crate::region::Gate;
 use crate::testing::sim::engine::State;
 use crate::testing::sim::ledger::{Fate, NoteIndex, Stage, TransferIndex, Waits};
 use crate::testing::sim::user::GUARD;
-use crate::testing::sim::{Happening, Instant, MS, World};
-use std::sync::Arc;
+use crate::testing::sim::{Fault, Happening, Instant, MS, World};
 
 /// A system call that is in progress when a deadline comes takes no longer.
 const CALL: Instant = 200 * MS;
@@ -42,6 +43,11 @@ impl World {
             Err(cause) => format!("{op:?} failed: {}", kind_of(cause)),
         };
         self.count_end(name);
+        if let Err(Cause::Deadline { .. }) = &outcome {
+            self.count(Fault::Deadline);
+        }
+        let initiator = self.ledger.transfers[index].parties[0];
+        self.ledger.last_ended.insert(initiator, index);
         match (&outcome, fence) {
             (Ok(report), _) => {
                 let bytes: usize =
@@ -50,7 +56,9 @@ impl World {
                 // A receiver whose session is complete may have other things in its blocks.
                 let there = session.is_some() || self.is_there(index);
                 let landed = self.ledger.transfers[index].has_landed();
-                assert!(there && landed, "#{index} is done, and not all bytes are there");
+                // A hostile owner says what it likes of its own memory.
+                let believed = op == TransferOp::Write && self.setting.is_hostile(remote);
+                assert!(believed || there && landed, "#{index} is done, and not all is there");
                 self.ledger.transfers[index].done = true;
                 self.set_stage(index, Stage::Over);
             }
@@ -60,6 +68,9 @@ impl World {
             }
             (Err(Cause::Cancelled(Fence::Fenced)), None) => self.set_stage(index, Stage::Over),
             (Err(Cause::Deadline { .. } | Cause::Cancelled(Fence::Unfenced)), None) => {
+                if self.has_jumped(index) {
+                    return self.outlive(index);
+                }
                 self.set_stage(index, Stage::Expired);
                 self.after(CALL, Happening::Forbid(index));
             }
@@ -72,9 +83,21 @@ impl World {
 
     /// A WRITE has failed, or its initiator died: its bytes may land until its last deadline.
     fn outlive(&mut self, index: TransferIndex) {
-        let progress = self.ledger.transfers[index].limits.progress.as_nanos() as u64;
+        let transfer = &self.ledger.transfers[index];
+        let progress = transfer.limits.progress.as_nanos() as u64;
+        let jumped: u64 =
+            transfer.parties.iter().map(|(engine, _)| self.engines[*engine].jumped).sum();
         self.set_stage(index, Stage::Failed);
-        self.after(progress + progress / 100 + CALL, Happening::Forbid(index));
+        let until = self.now + progress + progress / 100 + CALL + jumped;
+        self.ledger.transfers[index].lingers = until;
+        self.at(until, Happening::Forbid(index));
+    }
+
+    /// Whether what the initiator knows of the target's clock may be wrong: an expiry says nothing
+    /// then.
+    fn has_jumped(&self, index: TransferIndex) -> bool {
+        let parties = self.ledger.transfers[index].parties;
+        parties.iter().any(|(engine, _)| self.engines[*engine].jumped > 0)
     }
 
     pub(crate) fn forbid(&mut self, index: TransferIndex) {
@@ -87,8 +110,10 @@ impl World {
     fn check_in_time(&self, index: TransferIndex) {
         let transfer = &self.ledger.transfers[index];
         let (initiator, _) = transfer.parties[0];
-        let awake = self.engines[initiator].went_on < transfer.posted
-            && self.engines[initiator].state == State::Running;
+        let here = &self.engines[initiator];
+        let awake = here.went_on < transfer.posted
+            && here.state == State::Running
+            && here.slowness.is_none();
         if let Some(total) = transfer.limits.total.filter(|_| awake) {
             let latest = transfer.posted + total.as_nanos() as u64 + LATE;
             assert!(self.now <= latest, "#{index} ended {} ns late", self.now - latest);
@@ -96,7 +121,11 @@ impl World {
     }
 
     fn set_stage(&mut self, index: TransferIndex, stage: Stage) {
+        let initiator = self.ledger.transfers[index].parties[0];
         self.ledger.transfers[index].stage = stage;
+        if let Some(open) = self.ledger.open.get_mut(&initiator) {
+            open.remove(&index);
+        }
         self.release(index);
         if let Some(session) = self.ledger.transfers[index].session {
             self.free_source(session);
@@ -109,14 +138,20 @@ impl World {
         let transfer = &self.ledger.transfers[index];
         let settled = transfer.note.is_none_or(|note| self.ledger.notes[note].fate.is_some());
         if transfer.stage == Stage::Over && settled {
+            let session = transfer.session;
             let cells = std::mem::take(&mut self.ledger.transfers[index].cells);
-            self.ledger.transfers[index].stage = Stage::Released;
+            self.ledger.transfers[index].forget_bytes();
+            if let Some(session) = session {
+                self.ledger.sessions[session].transfer_released();
+            }
             self.free_cells(&cells);
         }
     }
 
     pub(crate) fn note_settled(&mut self, serial: u64, id: NotificationId, fate: &Delivery) {
-        let index = self.ledger.notes_by_id[&(serial, id.0)];
+        let Some(&index) = self.ledger.notes_by_id.get(&(serial, id.0)) else {
+            unreachable!("a notification that nobody sent is settled")
+        };
         let fate = match fate {
             Delivery::Delivered => Fate::Delivered,
             Delivery::NotDelivered(_) => Fate::NotDelivered,
@@ -127,7 +162,12 @@ impl World {
         let note = &mut self.ledger.notes[index];
         assert!(note.fate.is_none(), "notification {index} was settled before");
         note.fate = Some(fate);
+        if let Some(unsettled) = self.ledger.unsettled.get_mut(&note.from) {
+            unsettled.remove(&index);
+        }
         match fate {
+            // A hostile receiver says what it likes.
+            Fate::Delivered if self.setting.is_hostile(note.to) => {}
             Fate::Delivered => assert_eq!(note.delivered, 1, "notification {index} has not come"),
             Fate::NotDelivered => assert_eq!(note.delivered, 0, "notification {index} has come"),
             Fate::Unknown => {}
@@ -140,25 +180,23 @@ impl World {
     /// An engine has died: what it had asked for ends here.
     pub(crate) fn engine_died(&mut self, engine: usize) {
         let life = (engine, self.engines[engine].life);
-        for index in 0..self.ledger.transfers.len() {
-            let transfer = &self.ledger.transfers[index];
-            if transfer.parties[0] == life && transfer.stage == Stage::Open {
-                self.outlive(index);
-            }
+        for index in self.ledger.open.remove(&life).unwrap_or_default() {
+            self.outlive(index);
         }
-        for index in 0..self.ledger.notes.len() {
+        for index in self.ledger.unsettled.remove(&life).unwrap_or_default() {
             let note = &mut self.ledger.notes[index];
-            if note.from == life && note.fate.is_none() {
-                note.fate = Some(Fate::Unknown);
-                if let Some(transfer) = note.after {
-                    self.release(transfer);
-                }
+            note.fate = Some(Fate::Unknown);
+            if let Some(transfer) = note.after {
+                self.release(transfer);
             }
         }
     }
 
     /// Deals with gates that have drained: from here on nothing lands behind them.
     pub(crate) fn check_drained(&mut self) {
+        if self.ledger.draining.is_empty() && self.ledger.regions.is_empty() {
+            return;
+        }
         let draining = std::mem::take(&mut self.ledger.draining);
         let (drained, waiting): (Vec<_>, Vec<_>) =
             draining.into_iter().partition(|(gate, _)| gate.is_drained());
@@ -170,18 +208,15 @@ impl World {
             }
         }
         let regions = std::mem::take(&mut self.ledger.regions);
-        for (region, owner, estate) in regions {
+        for (region, owner, holding) in regions {
             if self.engines[owner.0].life != owner.1 {
                 continue;
             }
-            if !region.gate.is_drained() || !self.engines[owner.0].is_alive() {
-                self.ledger.regions.push((region, owner, estate));
-                continue;
+            if region.gate.is_drained() && self.engines[owner.0].is_alive() {
+                self.register_again(owner.0, holding, region.rights);
+            } else {
+                self.ledger.regions.push((region, owner, holding));
             }
-            let segment = self.engines[owner.0].belongings.estates[estate].segment;
-            let rights = crate::region::Rights::all();
-            let again = self.register(owner.0, segment, rights);
-            self.engines[owner.0].belongings.estates[estate].region = again;
         }
     }
 
@@ -191,8 +226,9 @@ impl World {
             let (engine, life) = transfer.parties[0];
             let alive = self.engines[engine].life == life;
             assert!(!transfer.due || transfer.done, "nothing was in the way of #{index}");
+            let lingers = transfer.stage == Stage::Failed && transfer.lingers > self.now;
             assert!(
-                !alive || transfer.stage == Stage::Released,
+                !alive || lingers || transfer.stage == Stage::Released,
                 "#{index} is {:?}",
                 transfer.stage
             );
@@ -201,7 +237,10 @@ impl World {
             self.check_note(index);
         }
         self.check_sessions();
-        for engine in &self.engines {
+        for (index, engine) in self.engines.iter().enumerate() {
+            if self.setting.is_hostile(index) {
+                continue;
+            }
             let belongings = &engine.belongings;
             for estate in &belongings.estates {
                 for edge in [estate.segment.base - GUARD, estate.segment.base + estate.segment.len]
@@ -213,13 +252,16 @@ impl World {
                     );
                 }
             }
+            (0..belongings.baits.len()).for_each(|bait| self.check_bait(index, bait));
             for link in engine.links.values() {
                 let left = link.peer.residue();
                 assert!(left.is_empty(), "a peer has something left: {left:?}");
             }
         }
         for engine in 0..self.engines.len() {
-            self.check_all_cells(engine);
+            if !self.setting.is_hostile(engine) {
+                self.check_all_cells(engine);
+            }
         }
     }
 
@@ -240,7 +282,8 @@ impl World {
             return;
         }
         assert!(note.fate.is_some(), "notification {index} has no fate");
-        let whole = !self.ledger.broken_since(from, note.to, note.sent);
+        let whole = !self.ledger.broken_since(from, note.to, note.sent)
+            && !self.setting.is_hostile(note.to);
         let due = note.after.is_none_or(|transfer| self.ledger.transfers[transfer].done);
         if whole && due && note.fate != Some(Fate::NotDelivered) {
             assert_eq!(note.delivered, 1, "notification {index} was lost");

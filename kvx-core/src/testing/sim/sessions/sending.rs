@@ -6,14 +6,18 @@ use std::sync::Arc;
 use crate::plan::{BlockMap, PlanOptions};
 use crate::proto::{GrantReceived, Post, Target, TransferOp};
 use crate::region::Region;
-use crate::testing::sim::ledger::{Piece, Stage, Transfer};
+use crate::testing::sim::ledger::{Piece, Transfer};
 use crate::testing::sim::sessions::{LAYERS, Sending, SessionIndex};
-use crate::testing::sim::{Happening, MS, World};
+use crate::testing::sim::{Fault, Happening, MS, World};
 
 impl World {
     /// The sender has a grant: it begins to compute.
     pub(crate) fn granted(&mut self, sender: usize, receiver: usize, received: GrantReceived) {
         let index = received.session.room.0 as SessionIndex;
+        if self.setting.is_hostile(receiver) && !self.is_sound(sender, receiver, &received) {
+            let link = self.link(sender, receiver);
+            return link.peer.abort_session(received.session, received.grant, "makes no sense");
+        }
         let session = &self.ledger.sessions[index];
         assert_eq!((session.sender, session.receiver), (sender, receiver));
         assert_eq!((session.key, session.tokens), (received.session, received.tokens));
@@ -29,10 +33,29 @@ impl World {
         let map = map.expect("layouts of one model");
         let life = self.engines[sender].life;
         let link = self.link(sender, receiver).serial;
-        self.ledger.sessions[index].sending =
-            Some(Sending { life, link, map, blocks, next_layer: 0, writes: 0, over: false });
+        self.ledger.sessions[index].sending = Some(Sending {
+            life,
+            link,
+            map,
+            blocks,
+            next_layer: 0,
+            writes: 0,
+            unreleased: 0,
+            over: false,
+        });
         let pause = self.random.within(0..200) * MS;
         self.after(pause, Happening::Layers(index));
+    }
+
+    /// Whether a hostile receiver's grant is one that its user really asked for.
+    fn is_sound(&self, sender: usize, receiver: usize, received: &GrantReceived) -> bool {
+        let session = self.ledger.sessions.get(received.session.room.0 as SessionIndex);
+        session.is_some_and(|session| {
+            (session.sender, session.receiver, session.grant, session.key)
+                == (sender, receiver, received.grant, received.session)
+                && session.sending.is_none()
+                && (session.tokens, &session.blocks) == (received.tokens, &received.blocks)
+        })
     }
 
     /// One or more layers are computed, and are sent.
@@ -44,7 +67,8 @@ impl World {
         if sending.over || gone {
             return;
         }
-        if self.random.percent(2) {
+        if self.random.percent(5) {
+            self.count(Fault::AbortSender);
             return self.abort_as_sender(index, "the prompt was withdrawn");
         }
         let session = &self.ledger.sessions[index];
@@ -66,9 +90,10 @@ impl World {
     }
 
     fn write_layers(&mut self, index: SessionIndex, layers: Range<u32>) {
-        let deadline = self.deadline();
         let session = &self.ledger.sessions[index];
         let (sender, receiver, grant) = (session.sender, session.receiver, session.grant);
+        let deadline = self.deadline(sender, receiver);
+        let session = &self.ledger.sessions[index];
         let Some(sending) = &session.sending else { return };
         let (life, serial) = (sending.life, sending.link);
         let plan = sending
@@ -118,21 +143,12 @@ impl World {
         let posted = link.peer.post(now, post);
         match posted {
             Ok(id) => {
-                let transfer = Transfer {
-                    op: TransferOp::Write,
-                    parties: [(sender, life), (receiver, receiver_life)],
-                    link: serial,
-                    id: id.expect("the plan has runs"),
-                    pieces,
-                    cells: Vec::new(),
-                    session: Some(index),
-                    note: None,
-                    limits: deadline,
-                    posted: self.now,
-                    stage: Stage::Open,
-                    done: false,
-                    due: false,
-                };
+                let parties = [(sender, life), (receiver, receiver_life)];
+                let id = id.expect("the plan has runs");
+                let op = TransferOp::Write;
+                let posted = Transfer::posted(op, parties, serial, id, deadline, self.now);
+                let transfer = Transfer { pieces, session: Some(index), ..posted };
+                self.report.transfers += 1;
                 let transfer = self.ledger.add_transfer(association, transfer);
                 self.note(|| {
                     format!("{sender} sends layers {layers:?} of session {index} as #{transfer}")
@@ -142,6 +158,7 @@ impl World {
                 if let Some(sending) = &mut session.sending {
                     sending.next_layer = layers.end;
                     sending.writes += 1;
+                    sending.unreleased += 1;
                 }
                 self.attend(sender, receiver);
             }
@@ -178,13 +195,11 @@ impl World {
 
     /// The sender's blocks are free once it posts no more and nothing that it posted can land.
     pub(crate) fn free_source(&mut self, index: SessionIndex) {
-        let open = |transfer: &Transfer| {
-            transfer.session == Some(index) && transfer.stage != Stage::Released
-        };
-        let busy = self.ledger.transfers.iter().any(open);
         let session = &mut self.ledger.sessions[index];
         let sender = session.sender;
-        let Some(sending) = session.sending.as_mut().filter(|sending| sending.over && !busy) else {
+        let sending = session.sending.as_mut();
+        let Some(sending) = sending.filter(|sending| sending.over && sending.unreleased == 0)
+        else {
             return;
         };
         let (life, blocks) = (sending.life, std::mem::take(&mut sending.blocks));
