@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::task::Poll;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -304,16 +305,26 @@ impl Engine {
         if shared.is_forked() { None } else { shared.inbox.poll() }
     }
 
-    /// Waits on the calling thread for the next notification, `timeout` at most.
+    /// Waits on the calling thread for the next notification, `timeout` at most; `None` at once where
+    /// none can come, because the engine has ended.
     pub fn wait_notification(&self, timeout: Duration) -> Option<crate::Notification> {
         let shared = self.shared();
         if shared.is_forked() { None } else { shared.inbox.wait(timeout) }
     }
 
     /// The next notification, awaited.
-    pub fn notification(&self) -> impl Future<Output = crate::Notification> + use<> {
+    ///
+    /// # Errors
+    /// [`Cause::ShutDown`] once the engine has ended and all that came before was taken.
+    pub fn notification(&self) -> impl Future<Output = Result<crate::Notification>> + use<> {
         let shared = Arc::clone(self.shared());
-        std::future::poll_fn(move |cx| shared.inbox.poll_next(cx))
+        let ended = |cause| Error::new(Doing::Notify, cause);
+        std::future::poll_fn(move |cx| {
+            if shared.is_forked() {
+                return Poll::Ready(Err(ended(Cause::Forked)));
+            }
+            shared.inbox.poll_next(cx).map(|next| next.ok_or_else(|| ended(Cause::ShutDown)))
+        })
     }
 
     /// Ends the engine: peers are told, everything outstanding fails with [`Cause::ShutDown`], and
@@ -348,6 +359,7 @@ impl Owner {
         }
         links.iter().for_each(|link| link.kill(Cause::ShutDown));
         shared.sessions.shut_down();
+        shared.inbox.close();
         // Each ends once its peer, having heard the goodbye, hangs up.
         while Arc::strong_count(&shared.connections) > 1 && begin.elapsed() < FAREWELL {
             std::thread::sleep(Duration::from_millis(1));

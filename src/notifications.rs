@@ -51,6 +51,8 @@ struct Queue {
     /// What those have here that are over.
     left: u64,
     wakers: Vec<Waker>,
+    /// Nothing comes any more.
+    closed: bool,
 }
 
 impl Inbox {
@@ -58,6 +60,17 @@ impl Inbox {
     pub(crate) fn new(window: u64) -> Self {
         let (count, queue) = (AtomicUsize::new(0), Mutex::default());
         Self { window, count, queue, arrived: Condvar::new() }
+    }
+
+    /// The engine has ended: who waits for the next one waits in vain. What has come may still be
+    /// taken.
+    pub(crate) fn close(&self) {
+        let mut queue = self.lock();
+        queue.closed = true;
+        let wakers = std::mem::take(&mut queue.wakers);
+        drop(queue);
+        self.arrived.notify_all();
+        wakers.into_iter().for_each(Waker::wake);
     }
 
     /// A peer is over. What it said last is still worth hearing, unless too much was left behind:
@@ -119,20 +132,25 @@ impl Inbox {
 
     pub(crate) fn wait(&self, timeout: Duration) -> Option<Notification> {
         let queue = self.lock();
+        let waits = |queue: &mut Queue| queue.notifications.is_empty() && !queue.closed;
         let (mut queue, _) = self
             .arrived
-            .wait_timeout_while(queue, timeout, |queue| queue.notifications.is_empty())
+            .wait_timeout_while(queue, timeout, waits)
             .unwrap_or_else(PoisonError::into_inner);
         let taken = self.take(&mut queue);
         drop(queue);
         taken.map(give_credit)
     }
 
-    pub(crate) fn poll_next(&self, cx: &mut Context<'_>) -> Poll<Notification> {
+    /// `None`: nothing comes any more.
+    pub(crate) fn poll_next(&self, cx: &mut Context<'_>) -> Poll<Option<Notification>> {
         let mut queue = self.lock();
         if let Some(taken) = self.take(&mut queue) {
             drop(queue);
-            return Poll::Ready(give_credit(taken));
+            return Poll::Ready(Some(give_credit(taken)));
+        }
+        if queue.closed {
+            return Poll::Ready(None);
         }
         if !queue.wakers.iter().any(|known| known.will_wake(cx.waker())) {
             queue.wakers.push(cx.waker().clone());

@@ -234,7 +234,7 @@ impl Peer {
         let failed = |cause: Cause| Error::new(Doing::Prepare, cause).with_peer(self.name());
         let shared = self.engine.shared();
         shared.check().map_err(failed)?;
-        let plan = plan.map_err(|error| failed(error.into()))?;
+        let mut plan = plan.map_err(|error| failed(error.into()))?;
         let local: Arc<[_]> =
             local_regions.iter().map(|region| Arc::clone(region.core())).collect();
         shared.check_own(&local).map_err(|error| failed(error.into()))?;
@@ -245,8 +245,11 @@ impl Peer {
             .collect::<Option<Vec<u64>>>()
             .ok_or_else(|| failed(Invalid::UnknownRegion.into()))?;
         plan.check(&local_lens, &remote_lens).map_err(|error| failed(error.into()))?;
-        let (plan, remote) = (Arc::new(plan), remote_regions.into());
-        Ok(Prepared { peer: self.clone(), op, plan, local, remote })
+        // Regions that are listed and not used are nobody's concern from here on.
+        let local = plan.used_local().iter().map(|i| Arc::clone(&local[*i as usize])).collect();
+        let remote = plan.used_remote().iter().map(|i| remote_regions[*i as usize]).collect();
+        plan.drop_unused();
+        Ok(Prepared { peer: self.clone(), op, plan: Arc::new(plan), local, remote })
     }
 
     fn remote_len(&self, id: RegionId) -> Option<u64> {

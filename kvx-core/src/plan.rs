@@ -152,6 +152,24 @@ impl Plan {
         distinct(&self.remote)
     }
 
+    /// Numbers the regions of both sides anew, so that only those count that the plan touches:
+    /// region `i` is from now on the `i`th of those that [`Plan::used_local`] and
+    /// [`Plan::used_remote`] said before. What is listed and not used then needs no rights, and
+    /// keeps no transfer.
+    pub fn drop_unused(&mut self) {
+        for column in [&mut self.local, &mut self.remote] {
+            let used = distinct(column);
+            let is_dense = used.last().is_none_or(|&last| last as usize + 1 == used.len());
+            if is_dense {
+                continue;
+            }
+            for index in column {
+                // Every index is among those used.
+                *index = used.partition_point(|used| *used < *index) as u32;
+            }
+        }
+    }
+
     /// Checks every run against the lengths of the regions on both sides.
     ///
     /// # Errors

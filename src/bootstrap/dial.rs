@@ -237,33 +237,52 @@ async fn open_lane(shared: &Arc<Shared>, link: &Arc<Link>, lane: LaneId) -> Resu
     Ok(link.open_lane(&*transport, open, associations)?)
 }
 
-/// Tries the addresses, each a little after the one before; the first whose handshake succeeds
-/// wins.
+/// Tries the addresses; the first whose handshake succeeds wins.
 async fn dial(
     shared: &Arc<Shared>,
     addresses: Vec<SocketAddr>,
     expected: Option<EngineId>,
 ) -> Result<Verified, DialError> {
-    let mut attempts = JoinSet::new();
-    for (index, address) in addresses.into_iter().enumerate() {
+    let attempts = addresses.into_iter().map(|address| {
         let shared = Arc::clone(shared);
-        attempts.spawn(async move {
-            tokio::time::sleep(STAGGER * index as u32).await;
+        async move {
             tokio::time::timeout(PATIENCE, shake_hands(&shared, address, expected))
                 .await
                 .unwrap_or(Err(DialError::Refused(HandshakeError::Timeout)))
-        });
-    }
+        }
+    });
+    in_turn(attempts).await
+}
+
+/// Starts attempts one after the other, each as soon as the one before has failed, or a little after
+/// it began; the first that succeeds wins.
+async fn in_turn<T: Send + 'static>(
+    attempts: impl Iterator<Item = impl Future<Output = Result<T, DialError>> + Send + 'static>,
+) -> Result<T, DialError> {
+    let mut waiting = attempts.fuse();
+    let mut started = JoinSet::new();
     // A refusal by an engine says more than a port that nobody listens at.
     let mut error = DialError::NoAddress;
-    while let Some(attempt) = attempts.join_next().await {
-        match attempt {
-            Ok(Ok(verified)) => return Ok(verified),
+    loop {
+        let pause = match waiting.next() {
+            Some(attempt) => {
+                started.spawn(attempt);
+                STAGGER
+            }
+            // Each attempt ends by itself.
+            None => Duration::MAX,
+        };
+        let ended = match tokio::time::timeout(pause, started.join_next()).await {
+            Err(_) => continue,
+            Ok(None) => return Err(error),
+            Ok(Some(ended)) => ended,
+        };
+        match ended {
+            Ok(Ok(won)) => return Ok(won),
             Ok(Err(next)) if !matches!(error, DialError::Refused(_)) => error = next,
             Ok(Err(_)) | Err(_) => {}
         }
     }
-    Err(error)
 }
 
 async fn shake_hands(
@@ -317,4 +336,64 @@ fn is_temporary(error: &HandshakeError) -> bool {
             | HandshakeError::NoControl
             | HandshakeError::ShuttingDown
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What an attempt comes to; `None`: never anything.
+    type Attempt = Option<Result<u8, DialError>>;
+
+    fn refused() -> Attempt {
+        Some(Err(DialError::Refused(HandshakeError::WrongKey)))
+    }
+
+    fn nobody() -> Attempt {
+        Some(Err(DialError::Io(std::io::ErrorKind::ConnectionRefused.into())))
+    }
+
+    async fn outcome(attempts: Vec<Attempt>) -> Result<u8, DialError> {
+        let attempts = attempts.into_iter().map(|attempt| async {
+            match attempt {
+                Some(outcome) => outcome,
+                None => std::future::pending().await,
+            }
+        });
+        in_turn(attempts).await
+    }
+
+    fn run<T>(test: impl Future<Output = T>) -> T {
+        tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(test)
+    }
+
+    #[test]
+    fn the_next_address_is_tried_as_soon_as_one_has_failed() {
+        run(async {
+            let mut attempts: Vec<Attempt> = (0..16).map(|_| nobody()).collect();
+            attempts.push(Some(Ok(7)));
+            let no_time_passes = async {
+                for _ in 0..1000 {
+                    tokio::task::yield_now().await;
+                }
+            };
+            tokio::select! {
+                biased;
+                outcome = outcome(attempts) => assert_eq!(outcome.unwrap(), 7),
+                () = no_time_passes => panic!("it waits between addresses at which nobody is"),
+            }
+        });
+    }
+
+    #[test]
+    fn the_next_address_is_tried_while_one_is_silent() {
+        assert_eq!(run(outcome(vec![None, nobody(), Some(Ok(9))])).unwrap(), 9);
+    }
+
+    #[test]
+    fn when_all_have_failed_the_answer_of_an_engine_is_told() {
+        let error = run(outcome(vec![nobody(), refused(), nobody()])).unwrap_err();
+        assert!(matches!(error, DialError::Refused(HandshakeError::WrongKey)), "{error}");
+        assert!(matches!(run(outcome(vec![])).unwrap_err(), DialError::NoAddress));
+    }
 }

@@ -229,17 +229,21 @@ impl ReceiverState {
     /// rules may have bytes under way twice.
     pub(crate) fn ended(self: &Arc<Self>, payload: Bytes) {
         let state = Arc::clone(self);
-        when_drained(self.gate.get().cloned(), move || state.finish(Ok(Received { payload })));
+        when_drained(self.gate(), move || state.finish(Ok(Received { payload })));
     }
 
     /// The session has failed; told once nothing can land any more.
     pub(crate) fn failed(self: &Arc<Self>, error: Error) {
         let state = Arc::clone(self);
-        let gate = self.given.get().map(|given| Arc::clone(&given.gate));
+        let gate = self.gate();
         if let Some(gate) = &gate {
             gate.close();
         }
         when_drained(gate, move || state.finish(Err(error)));
+    }
+
+    fn gate(&self) -> Option<Arc<Gate>> {
+        self.given.get().map(|given| Arc::clone(&given.gate))
     }
 
     fn finish(&self, outcome: Result<Received>) {
@@ -317,9 +321,10 @@ mod tests {
 
     #[test]
     fn a_session_is_complete_only_when_nothing_lands_any_more() {
-        let state = Arc::new(ReceiverState::new(0..1));
+        let state = Arc::new(ReceiverState::new(0..1, Duration::from_secs(1)));
         let gate = Arc::new(Gate::new());
-        state.gate.set(Arc::clone(&gate)).unwrap();
+        let given = Given { link: Weak::new(), grant: GrantId(1), gate: Arc::clone(&gate) };
+        state.given.set(given).unwrap();
         let landing = gate.enter();
         gate.close();
         state.ended(Bytes::new());

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread::Thread;
 
+use kvx::error::Cause;
 use kvx::{
     Buffer, Engine, KvPool, Notification, Operation, Peer, PostOptions, Prepared, Receiver, Region,
     Rights, Room, Sender, SessionKey, Transfer, TransferOp,
@@ -44,9 +45,9 @@ pub(crate) fn operations_are_awaited_in_any_executor(fabric: &dyn Fabric) {
         for _ in 0..20 {
             let prepared = prepare(&peer, TransferOp::Write, &[&local], &pairs).unwrap();
             prepared.post(PostOptions::new().notify("done")).unwrap().await.unwrap();
-            assert_eq!(&b.notification().await.bytes[..], b"done");
+            assert_eq!(&b.notification().await.unwrap().bytes[..], b"done");
             peer.notify("plain").await.unwrap();
-            assert_eq!(&b.notification().await.bytes[..], b"plain");
+            assert_eq!(&b.notification().await.unwrap().bytes[..], b"plain");
         }
     });
     assert_same(&remote.bytes(), &local.bytes(), "what was written");
@@ -76,7 +77,7 @@ pub(crate) fn many_tasks_of_a_runtime_share_an_engine(fabric: &dyn Fabric) {
             })
             .collect();
         for _ in 0..5 * TASKS {
-            let note = b.notification().await;
+            let note = b.notification().await.unwrap();
             assert!(u64::from_le_bytes(note.bytes[..].try_into().unwrap()) < TASKS);
         }
         for task in tasks {
@@ -98,7 +99,7 @@ pub(crate) fn notifications_are_awaited(fabric: &dyn Fabric) {
         }
         let mut seen = Vec::new();
         for task in waiting {
-            seen.push(task.await.unwrap().bytes[0]);
+            seen.push(task.await.unwrap().unwrap().bytes[0]);
         }
         seen.sort_unstable();
         assert_eq!(seen, (0..8).collect::<Vec<u8>>());
@@ -109,8 +110,42 @@ pub(crate) fn notifications_are_awaited(fabric: &dyn Fabric) {
         assert!(given_up.as_mut().poll(&mut cx).is_pending());
         drop(given_up);
         peer.notify("last").await.unwrap();
-        assert_eq!(&b.notification().await.bytes[..], b"last");
+        assert_eq!(&b.notification().await.unwrap().bytes[..], b"last");
     });
+}
+
+pub(crate) fn waits_for_a_notification_end_with_the_engine(fabric: &dyn Fabric) {
+    let (a, b) = fabric.pair();
+    a.connect(b.local_addr()).wait().unwrap();
+    let is_over = |outcome: kvx::Result<kvx::Notification>| {
+        matches!(outcome.map_err(|error| error.cause), Err(Cause::ShutDown))
+    };
+    runtime().block_on(async {
+        let waiting: Vec<_> = (0..4).map(|_| tokio::spawn(b.notification())).collect();
+        let engine = b.clone();
+        let blocked = tokio::task::spawn_blocking(move || engine.wait_notification(LONG));
+        tokio::task::yield_now().await;
+        let engine = b.clone();
+        tokio::task::spawn_blocking(move || engine.shutdown()).await.unwrap();
+        for task in waiting {
+            assert!(is_over(task.await.unwrap()));
+        }
+        assert_eq!(blocked.await.unwrap(), None);
+        assert!(is_over(b.notification().await));
+    });
+}
+
+pub(crate) fn what_came_before_the_end_may_be_taken_after_it(fabric: &dyn Fabric) {
+    let (a, b) = fabric.pair();
+    let peer = a.connect(b.local_addr()).wait().unwrap();
+    peer.notify("first").wait().unwrap();
+    peer.notify("second").wait().unwrap();
+    b.shutdown();
+    assert_eq!(&b.poll_notification().unwrap().bytes[..], b"first");
+    let last = runtime().block_on(b.notification()).unwrap();
+    assert_eq!(&last.bytes[..], b"second");
+    let error = runtime().block_on(b.notification()).unwrap_err();
+    assert!(matches!(error.cause, Cause::ShutDown), "{error}");
 }
 
 pub(crate) fn progress_is_awaited(fabric: &dyn Fabric) {

@@ -72,6 +72,7 @@ macro_rules! every_case {
                 a_region_without_the_right_to_write_is_not_written
                 a_region_without_the_right_to_read_is_not_read
                 a_region_for_grants_alone_serves_no_one_sided_transfer
+                regions_that_are_listed_and_not_used_need_no_rights
                 a_wrong_region_key_opens_nothing
                 a_right_key_after_a_wrong_one_opens_the_region
                 a_span_beyond_the_real_region_is_refused_by_its_owner
@@ -162,6 +163,8 @@ macro_rules! every_case {
                 operations_are_awaited_in_any_executor
                 many_tasks_of_a_runtime_share_an_engine
                 notifications_are_awaited
+                waits_for_a_notification_end_with_the_engine
+                what_came_before_the_end_may_be_taken_after_it
                 progress_is_awaited
                 a_dropped_future_detaches_its_transfer;
             directory:

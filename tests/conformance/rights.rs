@@ -7,7 +7,9 @@ use kvx_core::region::RegionKey;
 use kvx_core::wire::metadata::Metadata;
 
 use crate::fabric::Fabric;
-use crate::memory::{Memory, Model, READ_WRITE, add, prepare, span, transfer_and_check};
+use crate::memory::{
+    Memory, Model, READ_WRITE, add, assert_same, prepare, span, transfer_and_check,
+};
 use crate::probe::Probe;
 
 const LEN: u64 = 1 << 16;
@@ -31,6 +33,34 @@ pub(crate) fn a_region_for_grants_alone_serves_no_one_sided_transfer(fabric: &dy
     let peer = add(&case.a, &case.b, &[&case.remote]);
     case.refuses(&peer, TransferOp::Write, LEN, &[Refusal::NoRight]);
     case.refuses(&peer, TransferOp::Read, LEN, &[Refusal::NoRight]);
+}
+
+pub(crate) fn regions_that_are_listed_and_not_used_need_no_rights(fabric: &dyn Fabric) {
+    let (a, b) = fabric.pair();
+    let (unused, local) =
+        (Memory::new(&a, 8, Rights::empty()), Memory::new(&a, 64, Rights::empty()));
+    let closed: Vec<Memory> = (0..2).map(|_| Memory::new(&b, 64, Rights::empty())).collect();
+    let open = Memory::new(&b, 64, READ_WRITE);
+    let peer = add(&a, &b, &[&closed[0], &open, &closed[1]]);
+    for op in [TransferOp::Write, TransferOp::Read] {
+        let pairs = [(span(1, 3, 50), span(1, 9, 50))];
+        let prepared = prepare(&peer, op, &[&unused, &local], &pairs).unwrap();
+        prepared.post(PostOptions::new()).unwrap().wait().unwrap();
+        assert_same(&local.bytes()[3..53], &open.bytes()[9..59], "what moved");
+    }
+    // Nor do they keep a transfer when they go.
+    let pairs = [(span(1, 0, 64), span(1, 0, 64))];
+    let prepared = prepare(&peer, TransferOp::Write, &[&unused, &local], &pairs).unwrap();
+    unused.region.deregister().unwrap();
+    closed.into_iter().for_each(|memory| memory.region.deregister().unwrap());
+    prepared.post(PostOptions::new()).unwrap().wait().unwrap();
+    assert_same(&open.bytes(), &local.bytes(), "what was written");
+    // What is used still does.
+    let peer = add(&a, &b, &[&open]);
+    let prepared = prepare(&peer, TransferOp::Write, &[&local], &[(span(0, 0, 8), span(0, 0, 8))]);
+    local.region.deregister().unwrap();
+    let error = prepared.unwrap().post(PostOptions::new()).unwrap_err();
+    assert!(matches!(error.cause, Cause::RegionClosed), "{error}");
 }
 
 pub(crate) fn a_wrong_region_key_opens_nothing(fabric: &dyn Fabric) {

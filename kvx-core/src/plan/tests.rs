@@ -134,6 +134,23 @@ fn a_run_outside_its_region_is_found() {
 }
 
 #[test]
+fn regions_that_are_not_used_are_dropped_and_the_others_keep_their_order() {
+    let local = [(7, 0, 4), (2, 0, 4), (7, 8, 4)];
+    let remote = [(9, 0, 4), (3, 0, 4), (3, 8, 4)];
+    let mut plan = plain(&local, &remote).unwrap();
+    assert_eq!((plan.used_local(), plan.used_remote()), (vec![2, 7], vec![3, 9]));
+    plan.drop_unused();
+    assert_eq!(runs(&plan), [(0, 0, 0, 0, 4), (1, 8, 0, 8, 4), (1, 0, 1, 0, 4)]);
+    let same = (plan.used_local(), plan.used_remote());
+    assert_eq!(same, (vec![0, 1], vec![0, 1]));
+    plan.drop_unused();
+    assert_eq!((plan.used_local(), plan.used_remote()), same);
+    let mut nothing = plain(&[], &[]).unwrap();
+    nothing.drop_unused();
+    assert!(nothing.is_empty());
+}
+
+#[test]
 fn places_that_need_every_bit_are_sorted_too() {
     let remote = [(u32::MAX, 1, 1), (u32::MAX, 0, 1), (0, u64::MAX - 1, 1), (7, 1 << 63, 1)];
     let plan = plain(&[(0, 0, 1), (0, 10, 1), (0, 20, 1), (0, 30, 1)], &remote).unwrap();

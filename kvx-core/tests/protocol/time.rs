@@ -306,26 +306,6 @@ fn in_an_idle_pair_the_side_that_dialed_asks_and_the_other_asks_when_it_does_not
     assert_eq!(asked(&mut scene), [true, true]);
 }
 
-#[test]
-fn in_an_idle_pair_the_side_that_dialed_asks_and_the_other_asks_when_it_does_not() {
-    let mut scene = scene();
-    let PeerConfig { heartbeat, .. } = config();
-    let asked = |scene: &mut Scene| {
-        let now = scene.pair.now;
-        scene.pair.sides.each_mut().map(|side| {
-            side.peer.handle_timeout(now);
-            side.peer.has_messages()
-        })
-    };
-    for _ in 0..5 {
-        scene.pair.now = scene.pair.now + heartbeat;
-        assert_eq!(asked(&mut scene), [true, false]);
-        scene.pair.settle();
-    }
-    scene.pair.now = scene.pair.now + heartbeat + heartbeat / 4;
-    assert_eq!(asked(&mut scene), [true, true]);
-}
-
 /// The header of the next WRITE frame of side 0.
 fn next_header(scene: &mut Scene) -> FrameHeader {
     let (now, lane) = (scene.pair.now, scene.pair.lanes(0)[0]);

@@ -40,7 +40,7 @@ impl World {
     pub(super) fn forge_frame(&mut self, engine: usize, remote: usize) {
         let Some((id, end, ticket)) = self.quiet_lane(engine, remote) else { return };
         let way = Way { engine, remote, id, end, ticket };
-        match self.random.within(0..26) {
+        match self.random.within(0..27) {
             0 => self.forge_slot(way),
             1 => self.forge_span(way),
             2 | 18 | 20 => self.forge_grant(way),
