@@ -10,6 +10,7 @@ mod protocol {
     mod lanes;
     mod notifications;
     mod one_sided;
+    mod pools;
     mod reads;
     mod refusals;
     mod scale;

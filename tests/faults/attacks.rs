@@ -45,7 +45,7 @@ rows! {
         "forged-lanes", "lane-proofs", "lane-lies";
     Once memory_that_was_not_given_away_is_refused:
         "forged-slots", "forged-places", "wrong-rights", "guessed-keys", "deregistered";
-    Once transfers_that_contradict_themselves_are_refused:
+    Twice transfers_that_contradict_themselves_are_refused:
         "contradictions", "after-the-end", "expired", "many-gaps", "many-transfers";
     Once blocks_that_were_not_granted_are_refused:
         "forged-grants", "beyond-the-grant", "another-rooms-grant", "after-the-drop",

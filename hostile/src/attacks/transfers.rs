@@ -10,7 +10,7 @@ use kvx_core::wire::message::Message;
 
 use crate::Attack;
 use crate::clock;
-use crate::connection::{Control, Lane, Result};
+use crate::connection::{Control, Gone, Lane, Result};
 use crate::forge::{Entry, Frame};
 use crate::outcome::Answer;
 use crate::scene::{Scene, refused};
@@ -163,42 +163,49 @@ fn expired(scene: &mut Scene<'_>) -> Result<()> {
 }
 
 fn many_gaps(scene: &mut Scene<'_>) -> Result<()> {
-    let (mut control, mut lane, slot) = yard(scene)?;
-    let (transfer, until) = (scene.transfer(), scene.later());
     let total = 1 << 24;
-    let frames = scene.pace.flood(1) as u32;
-    for index in 0..frames.min(total / 2) {
-        if scene.pace.is_over() {
-            break;
-        }
-        scene.pace.blow();
-        lane.send(&run_of(transfer, until, slot, total - 1 - 2 * index, total))?;
-        if index % 1024 == 0 {
-            lane.drain()?;
-        }
-    }
-    let answer = lane.verdict(&mut control)?;
-    scene.judge("runs with gaps", answer, &[Answer::Accepted, refused(Refusal::Busy)]);
-    control.leave();
-    Ok(())
+    let transfer = scene.transfer();
+    pile_up(scene, "runs with gaps", |_, slot, until, index| {
+        let run = total - 1 - 2 * (index % (total / 2));
+        run_of(transfer, until, slot, run, total)
+    })
 }
 
 fn many_transfers(scene: &mut Scene<'_>) -> Result<()> {
+    pile_up(scene, "transfers that never end", |scene, slot, until, _| {
+        run_of(scene.transfer(), until, slot, 0, 2)
+    })
+}
+
+/// Sends frames that the victim must remember, until it refuses them, or has enough.
+fn pile_up(
+    scene: &mut Scene<'_>,
+    what: &str,
+    frame: impl Fn(&mut Scene<'_>, Slot, Time, u32) -> Frame,
+) -> Result<()> {
     let (mut control, mut lane, slot) = yard(scene)?;
     let until = scene.later();
-    for index in 0..scene.pace.flood(1) {
-        if scene.pace.is_over() {
-            break;
+    let mut frames = || {
+        for index in 0..scene.pace.flood(1) as u32 {
+            if scene.pace.is_over() {
+                break;
+            }
+            scene.pace.blow();
+            lane.send(&frame(scene, slot, until, index))?;
+            if index % 1024 == 0 {
+                lane.drain()?;
+            }
         }
-        scene.pace.blow();
-        let frame = run_of(scene.transfer(), until, slot, 0, 2);
-        lane.send(&frame)?;
-        if index % 1024 == 0 {
-            lane.drain()?;
-        }
-    }
-    let answer = lane.verdict(&mut control)?;
-    scene.judge("transfers that never end", answer, &[Answer::Accepted, refused(Refusal::Busy)]);
+        Ok(())
+    };
+    let answer = match frames() {
+        Ok(()) => lane.verdict(&mut control)?,
+        // It has refused more than it remembers, or this is what lies between.
+        Err(Gone::Ended | Gone::Full) => control.verdict()?,
+        Err(other) => return Err(other),
+    };
+    let borne = &[Answer::Accepted, refused(Refusal::Busy), Answer::ControlEnded];
+    scene.judge(what, answer, borne);
     control.leave();
     Ok(())
 }

@@ -23,7 +23,8 @@ pub struct ClockSample {
 /// A lower bound on (peer's clock - own clock), from the samples so far.
 ///
 /// In a sample the peer's clock showed `peer` at the latest at `received`, so the difference is at
-/// least `peer - received`. Older bounds weaken by the drift.
+/// least `peer - received`, and not before `sent`, so that it is at most `peer - sent`. Older bounds
+/// weaken by the drift.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct PeerClock {
     /// The highest bound, and when it was the last sample's.
@@ -35,9 +36,13 @@ pub(crate) struct PeerClock {
 impl PeerClock {
     /// Takes a sample in.
     pub(crate) fn observe(&mut self, sample: ClockSample) {
-        let lower = i128::from(sample.peer.as_nanos()) - i128::from(sample.received.as_nanos());
+        let peer = i128::from(sample.peer.as_nanos());
+        let lower = peer - i128::from(sample.received.as_nanos());
+        let upper = peer - i128::from(sample.sent.as_nanos());
         self.sampled = sample.received;
-        if self.lower_bound(sample.received).is_none_or(|known| lower >= known) {
+        // A bound above what the sample allows was one before a clock jumped, as that of a virtual
+        // machine does that was paused: to go on with it would set expiries too late.
+        if self.lower_bound(sample.received).is_none_or(|known| lower >= known || known > upper) {
             self.best = Some((lower, sample.received));
         }
     }
@@ -104,6 +109,17 @@ mod tests {
                 clock.no_later_than(Time::from_nanos(deadline), Time::from_nanos(now));
             prop_assert!(expiry.as_nanos() <= peer_at(deadline) + 1);
         }
+    }
+
+    #[test]
+    fn a_clock_that_jumped_is_believed_from_the_next_sample_on() {
+        let at = |millis: u64| Time::from_nanos(millis * 1_000_000);
+        let mut clock = PeerClock::default();
+        clock.observe(ClockSample { sent: at(1000), peer: at(5000), received: at(1010) });
+        // The own clock jumps ahead by two seconds: the peer's is only two ahead from here on.
+        clock.observe(ClockSample { sent: at(3020), peer: at(5020), received: at(3030) });
+        assert!(clock.no_later_than(at(4000), at(3030)) <= at(5990));
+        assert!(clock.no_later_than(at(4000), at(3030)) > at(5980));
     }
 
     #[test]

@@ -4,6 +4,7 @@
 mod given;
 mod got;
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -28,7 +29,8 @@ pub struct GrantPlan {
     regions: Vec<Arc<Region>>,
     tokens: u32,
     blocks: Vec<u32>,
-    /// The allowed bytes, by the layout's region indices.
+    /// The allowed bytes, by the layout's region indices: of a region that comes several times, by
+    /// its first one.
     map: GrantMap,
 }
 
@@ -56,8 +58,15 @@ impl GrantPlan {
             return Err(Cause::Invalid(Invalid::Mismatch { what, left, right }));
         }
         let layers = layout.first_layer..layout.first_layer + layout.layers;
+        let mut first_names = BTreeMap::new();
+        let names: Vec<Slot> = regions
+            .iter()
+            .zip(0..)
+            .map(|(region, name)| Slot(*first_names.entry(region.id).or_insert(name)))
+            .collect();
         let spans = spans_of(&layout, layers, &blocks)?;
-        let map = GrantMap::build(spans.map(|span| (Slot(span.region), span.offset, span.len)))?;
+        let spans = spans.map(|span| (names[span.region as usize], span.offset, span.len));
+        let map = GrantMap::build(spans)?;
         Ok(Self { layout, regions, tokens, blocks, map })
     }
 

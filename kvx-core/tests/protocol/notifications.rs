@@ -204,3 +204,15 @@ fn a_notification_that_has_no_end_ends_the_peer() {
     let violation = scene.pair.sides[1].violation.take();
     assert!(matches!(violation, Some(Violation::Overrun(Resource::NotificationCredit))));
 }
+
+#[test]
+fn a_peer_that_breaks_a_notification_off_for_another_leaves_nothing_behind() {
+    let mut scene = scene();
+    let begun = Message::Notify { after: None, more: true, bytes: Bytes::from_static(b"begun") };
+    let after = Some(TransferId(9));
+    let other = Message::Notify { after, more: false, bytes: Bytes::from_static(b"other") };
+    let violation = say(&mut scene.pair, 1, [begun, other]);
+    assert!(matches!(violation, Some(Violation::Unexpected { message: "Notify", .. })));
+    scene.pair.sides[1].peer.kill(Cause::PeerRemoved);
+    assert_eq!(scene.pair.sides[1].peer.residue(), [], "the dead keep nothing");
+}

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::{GrantPlan, MAX_GRANTS};
-use crate::error::{Cause, Resource, Violation};
+use crate::error::{Cause, Refusal, Resource, Violation};
 use crate::id::{Association, GrantId, SessionKey, Slot, TransferId};
 use crate::proto::budget::Budget;
 use crate::proto::inbound::Standing;
@@ -32,7 +32,7 @@ pub(crate) struct GivenGrants {
 pub(crate) struct Given {
     session: SessionKey,
     plan: Arc<GrantPlan>,
-    /// Index into the layout's regions by slot; sorted.
+    /// Index into the layout's regions by slot; sorted, each slot once.
     slots: Vec<(Slot, u32)>,
     /// Bytes land only while it is open.
     gate: Arc<Gate>,
@@ -103,11 +103,16 @@ impl GivenGrants {
             .iter()
             .map(|region| slots.offer(Arc::clone(region)))
             .collect::<Result<_, _>>()
-            .map_err(|_| Cause::Busy(Resource::Regions))?;
+            .map_err(|refusal| match refusal {
+                Refusal::RegionClosed => Cause::RegionClosed,
+                _ => Cause::Busy(Resource::Regions),
+            })?;
         self.last += 1;
         let id = GrantId(self.last);
         let mut index: Vec<(Slot, u32)> = column.iter().copied().zip(0..).collect();
         index.sort_unstable();
+        // The map knows a region by its first name.
+        index.dedup_by_key(|(slot, _)| *slot);
         let mut parts = plan.blocks.chunks(MAX_GRANT_BLOCKS);
         let first = parts.next().unwrap_or_default().to_vec();
         let mut messages = vec![Message::Grant(Box::new(Grant {
