@@ -28,7 +28,13 @@ pub(crate) async fn drive(link: Arc<Link>) {
         // What this call itself makes earlier, `step` sees below.
         link.arm(Time::ZERO);
         let now = clock::now();
-        link.with(|core| core.protocol.handle_timeout(now));
+        let owes_acks = link.with(|core| {
+            core.protocol.handle_timeout(now);
+            core.protocol.owes_acks()
+        });
+        if owes_acks {
+            link.wake_lanes();
+        }
         hand_on(&link).await;
         // From here on whoever makes a timeout earlier says so.
         link.arm(Time::NEVER);

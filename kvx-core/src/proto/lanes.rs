@@ -7,20 +7,35 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Range;
+use std::time::Duration;
 
 use crate::error::Violation;
 use crate::id::{LaneId, Slot, TransferId};
 use crate::proto::answers::Answer;
+use crate::time::Time;
 use crate::wire::FrameHeader;
 
 /// Frames handed to a lane and not acknowledged, at most. A bound on memory, not on speed: at
 /// 4 KiB a frame it is more than two sockets' buffers hold.
 const MAX_UNACKNOWLEDGED: usize = 4096;
 
+/// How long the ACK of a READ's frames may wait. A READ ends when its data has come: nobody waits
+/// for these ACKs but the other side's memory of what it sent, and one for each frame would cost
+/// either side a call, and the owner's thread a wake, for every READ.
+const ACK_DELAY: Duration = Duration::from_millis(5);
+
+/// Frames of READs for which one ACK waits, at most.
+const ACK_FRAMES: u32 = 16;
+
+/// As many make it go out with the next frame, lest it goes out alone.
+const ACK_FRAMES_IN_COMPANY: u32 = ACK_FRAMES / 2;
+
 /// All lanes of a peer, from their opening until both sides have retired them.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Lanes {
     lanes: BTreeMap<LaneId, Ledger>,
+    /// No ACK is late before.
+    next_late: Time,
 }
 
 /// One lane.
@@ -39,11 +54,22 @@ pub(crate) struct Ledger {
     /// How many of them were refused.
     refused: u64,
     /// Whether the peer is owed an ACK.
-    owes_ack: bool,
+    owed: Owed,
     /// Whether this side has stopped: it sends nothing and touches no memory for the lane.
     closed: bool,
     /// What the peer said when it stopped.
     retired: bool,
+}
+
+/// An ACK that the peer is owed.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+enum Owed {
+    #[default]
+    Nothing,
+    /// One for so many frames of READs, the first of which came at this time.
+    Soon(Time, u32),
+    /// One that goes out by itself.
+    Now,
 }
 
 /// A frame that was handed over.
@@ -57,6 +83,12 @@ pub(crate) enum Sent {
     Answer(Answer),
     /// A frame that was refused: dealt with when the refusal came.
     Void,
+}
+
+impl Default for Lanes {
+    fn default() -> Self {
+        Self { lanes: BTreeMap::new(), next_late: Time::NEVER }
+    }
 }
 
 impl Lanes {
@@ -89,6 +121,39 @@ impl Lanes {
         }
     }
 
+    /// A frame of a READ was dealt with: its ACK can wait.
+    pub(crate) fn count_read(&mut self, now: Time, lane: LaneId) {
+        let Some(ledger) = self.lanes.get_mut(&lane) else { return };
+        if let Owed::Soon(since, _) = ledger.count_read(now) {
+            self.next_late = self.next_late.min(since + ACK_DELAY);
+        }
+    }
+
+    /// When [`Self::handle_timeout`] is due.
+    pub(crate) fn next_timeout(&self) -> Time {
+        self.next_late
+    }
+
+    /// ACKs that have waited long enough wait no more.
+    pub(crate) fn handle_timeout(&mut self, now: Time) {
+        if now < self.next_late {
+            return;
+        }
+        self.next_late = Time::NEVER;
+        for ledger in self.lanes.values_mut() {
+            match ledger.owed {
+                Owed::Soon(since, _) if since + ACK_DELAY <= now => ledger.owed = Owed::Now,
+                Owed::Soon(since, _) => self.next_late = self.next_late.min(since + ACK_DELAY),
+                Owed::Nothing | Owed::Now => {}
+            }
+        }
+    }
+
+    /// Whether any lane owes an ACK that goes out by itself.
+    pub(crate) fn owe_acks(&self) -> bool {
+        self.lanes.values().any(Ledger::owes_ack)
+    }
+
     /// Frames that were handed over and not acknowledged.
     pub(crate) fn unacknowledged(&self) -> u64 {
         self.lanes.values().map(|ledger| ledger.sent.len() as u64).sum()
@@ -101,6 +166,7 @@ impl Lanes {
 
     /// Forgets all lanes. Returns the frames that were handed over and not acknowledged.
     pub(crate) fn clear(&mut self) -> impl Iterator<Item = Sent> + use<> {
+        self.next_late = Time::NEVER;
         std::mem::take(&mut self.lanes).into_values().flat_map(|ledger| ledger.sent)
     }
 }
@@ -119,13 +185,22 @@ impl Ledger {
         self.sent.push_back(frame);
     }
 
-    /// The ACK that the peer is owed, if any.
-    pub(crate) fn take_ack(&mut self) -> Option<FrameHeader> {
-        std::mem::take(&mut self.owes_ack).then(|| FrameHeader::ack(self.processed, self.refused))
+    /// The ACK that the peer is owed, if any; `in_company`, if another frame follows it.
+    pub(crate) fn take_ack(&mut self, in_company: bool) -> Option<FrameHeader> {
+        let due = match self.owed {
+            Owed::Nothing => false,
+            Owed::Soon(_, frames) => in_company && frames >= ACK_FRAMES_IN_COMPANY,
+            Owed::Now => true,
+        };
+        due.then(|| {
+            self.owed = Owed::Nothing;
+            FrameHeader::ack(self.processed, self.refused)
+        })
     }
 
+    /// Whether the peer is owed an ACK that goes out by itself.
     pub(crate) fn owes_ack(&self) -> bool {
-        self.owes_ack && self.is_usable()
+        self.owed == Owed::Now && self.is_usable()
     }
 
     /// A frame of the peer was dealt with; returns its number.
@@ -133,8 +208,18 @@ impl Ledger {
         let number = self.processed;
         self.processed += 1;
         self.refused += u64::from(refused);
-        self.owes_ack = true;
+        self.owed = Owed::Now;
         number
+    }
+
+    fn count_read(&mut self, now: Time) -> Owed {
+        self.processed += 1;
+        self.owed = match self.owed {
+            Owed::Nothing => Owed::Soon(now, 1),
+            Owed::Soon(since, frames) if frames + 1 < ACK_FRAMES => Owed::Soon(since, frames + 1),
+            Owed::Soon(..) | Owed::Now => Owed::Now,
+        };
+        self.owed
     }
 
     pub(crate) fn processed(&self) -> u64 {

@@ -124,10 +124,17 @@ impl Pair {
             | self.carry(0)
             | self.carry(1)
             | self.wake()
+            | self.sides.iter().any(|side| side.peer.has_messages())
         {
             moves += 1;
             assert!(moves < 100_000, "the peers do not come to rest");
         }
+    }
+
+    /// Moves everything, ACKs that wait for company too.
+    pub fn settle_acks(&mut self) {
+        self.settle();
+        self.live(Duration::from_millis(5));
     }
 
     /// Moves all control messages, and no frame.

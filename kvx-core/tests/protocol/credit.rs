@@ -175,7 +175,7 @@ fn reads_ask_for_no_more_spans_than_the_credit() {
         frames += 1;
     }
     assert_eq!(frames, READ_CREDIT / 1024 + 1, "both READs have had their turn");
-    scene.pair.settle();
+    scene.pair.settle_acks();
     let ends = scene.ends();
     assert_eq!(ends.len(), 2);
     assert!(ends.iter().all(|(_, end)| end.is_ok()));

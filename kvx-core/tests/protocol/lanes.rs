@@ -210,7 +210,7 @@ fn a_read_survives_lanes_that_break_on_the_way_there_and_back() {
             while scene.pair.receive(1, lanes[1]) {}
             while scene.pair.transmit(1, lanes[1]) {}
             scene.pair.cut(lanes[1], 0, kept_back);
-            scene.pair.settle();
+            scene.pair.settle_acks();
             assert_eq!(scene.end(), "1024 bytes in 8 runs");
             assert!(scene.arrived(0..8, 128));
             for side in &scene.pair.sides {

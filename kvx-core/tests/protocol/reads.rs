@@ -8,7 +8,7 @@ use kvx_core::transport::{Admission, OutFrame};
 use kvx_core::wire::message::Message;
 use kvx_core::wire::{FrameHeader, FrameKind, FrameRuns, READ_CREDIT, WireSpan};
 
-use super::scene::{SECOND, Scene, finish, present, refusal, say, scene};
+use super::scene::{MS, SECOND, Scene, finish, present, refusal, say, scene};
 
 /// A READ of eight pieces whose requests the owner has, and has not answered.
 fn requested() -> (Scene, TransferId, LaneId) {
@@ -68,8 +68,6 @@ fn a_read_whose_region_is_gone_when_its_turn_comes_fails() {
 fn a_request_whose_turn_comes_at_its_expiry_is_not_answered_and_asked_for_again() {
     let (mut scene, _, lane) = requested();
     // The owner sees that the requests are late before the reader sees its deadline.
-    let acknowledgement = scene.pair.sides[1].peer.next_frame(scene.pair.now, lane);
-    assert!(matches!(acknowledgement, Some(OutFrame::Ack(_))));
     let late = scene.pair.now + 10 * SECOND;
     assert!(scene.pair.sides[1].peer.next_frame(late, lane).is_none());
     let said = scene.pair.messages(0);
@@ -148,6 +146,67 @@ fn data_lands_under_the_reads_gate_and_until_its_deadline() {
     assert!(landing.gates.iter().all(|gate| gate.is_open()));
     scene.pair.sides[0].peer.cancel(read);
     assert!(landing.gates.iter().any(|gate| gate.is_drained()), "fenced, whatever comes");
+}
+
+/// A reader that has so many answers, of a run each, and the lane they came on.
+fn answered(answers: u32) -> (Scene, LaneId) {
+    let mut scene = scene();
+    let reads = [scene.read(), scene.read()];
+    scene.pair.settle_control();
+    let lane = scene.pair.lanes(0)[0];
+    while scene.pair.transmit(0, lane) {}
+    for run in 0..answers {
+        let header = data(reads[run as usize / 8], run % 8, 1);
+        assert_eq!(present(&mut scene.pair, 0, &header, &[]).unwrap().0, Admission::Land);
+        finish(&mut scene.pair, 0, &header);
+    }
+    (scene, lane)
+}
+
+#[test]
+fn the_ack_of_a_reads_frames_goes_out_with_the_next_frame() {
+    let (mut scene, lane) = answered(8);
+    let now = scene.pair.now;
+    assert!(scene.pair.sides[0].peer.next_frame(now, lane).is_none(), "it waits for company");
+    scene.write();
+    let Some(OutFrame::Ack(ack)) = scene.pair.sides[0].peer.next_frame(now, lane) else {
+        panic!("the ACK comes first")
+    };
+    assert_eq!((ack.processed, ack.refused), (8, 0));
+    let next = scene.pair.sides[0].peer.next_frame(now, lane);
+    assert!(matches!(next, Some(OutFrame::Write(_))), "{next:?}");
+}
+
+#[test]
+fn no_ack_is_sent_for_fewer_than_eight_frames_of_reads() {
+    let (mut scene, lane) = answered(7);
+    scene.write();
+    let next = scene.pair.sides[0].peer.next_frame(scene.pair.now, lane);
+    assert!(matches!(next, Some(OutFrame::Write(_))), "{next:?}");
+}
+
+#[test]
+fn the_ack_of_a_reads_frames_goes_out_alone_when_it_is_late() {
+    let (mut scene, lane) = answered(2);
+    let now = scene.pair.now;
+    let peer = &mut scene.pair.sides[0].peer;
+    let due = peer.next_timeout();
+    assert_eq!(due, now + 5 * MS);
+    peer.handle_timeout(due);
+    assert!(peer.owes_acks());
+    let Some(OutFrame::Ack(ack)) = peer.next_frame(due, lane) else { panic!("an ACK is owed") };
+    assert_eq!((ack.processed, ack.refused), (2, 0));
+    assert!(!peer.owes_acks() && peer.next_frame(due, lane).is_none() && peer.next_timeout() > due);
+}
+
+#[test]
+fn the_ack_of_a_reads_frames_does_not_wait_for_a_seventeenth() {
+    let (mut scene, lane) = answered(15);
+    let now = scene.pair.now;
+    assert!(scene.pair.sides[0].peer.next_frame(now, lane).is_none());
+    let (mut scene, lane) = answered(16);
+    let frame = scene.pair.sides[0].peer.next_frame(now, lane);
+    assert!(matches!(frame, Some(OutFrame::Ack(ack)) if ack.processed == 16), "{frame:?}");
 }
 
 #[test]

@@ -187,7 +187,7 @@ fn an_answer_costs_no_more_while_thirty_thousand_reads_wait_for_credit() {
             let post = byte(&scene, TransferOp::Read, place);
             scene.post(post);
         }
-        scene.pair.settle();
+        scene.pair.settle_acks();
         assert_eq!(scene.ends().len(), 30_001);
         scene.pair.sides.iter().for_each(|side| assert_eq!(side.peer.residue(), []));
     });

@@ -18,10 +18,12 @@ impl Peer {
         if ledger.is_closed() {
             return None;
         }
-        if let Some(ack) = ledger.take_ack() {
+        let has_room = ledger.has_room();
+        let in_company = has_room && (self.outbound.has_ready() || !self.answers.is_empty());
+        if let Some(ack) = ledger.take_ack(in_company) {
             return Some(OutFrame::Ack(ack));
         }
-        if !ledger.has_room() {
+        if !has_room {
             return None;
         }
         self.answer_next = !self.answer_next;
@@ -37,9 +39,14 @@ impl Peer {
         self.outbound.has_ready() || !self.answers.is_empty()
     }
 
-    /// Whether the peer is owed an ACK on this lane.
+    /// Whether the peer is owed an ACK on this lane, which [`Self::next_frame`] gives.
     pub fn owes_ack(&mut self, lane: LaneId) -> bool {
         self.lanes.get(lane).is_some_and(|ledger| ledger.owes_ack())
+    }
+
+    /// Whether that is so on any lane: to be asked after [`Self::handle_timeout`].
+    pub fn owes_acks(&self) -> bool {
+        self.lanes.owe_acks()
     }
 
     /// A frame's header and table have come on a lane. See [`crate::transport::LaneHost`].
@@ -74,7 +81,7 @@ impl Peer {
             FrameKind::ReadRequest => {
                 let taken = self.answers.request(now, header, table, &self.slots, &mut self.budget);
                 match taken {
-                    Ok(()) => self.count_processed(lane),
+                    Ok(()) => self.lanes.count_read(now, lane),
                     Err(refusal) => self.refuse(lane, header.transfer, refusal),
                 }
                 Ok(Admission::Discard)
@@ -106,7 +113,7 @@ impl Peer {
             return;
         }
         if header.kind == FrameKind::ReadData {
-            self.count_processed(lane);
+            self.lanes.count_read(now, lane);
             let ended = match outcome {
                 Ok(()) => self.outbound.received(now, header),
                 Err(Refusal::Expired) => {

@@ -17,6 +17,7 @@ impl Peer {
         if self.dead.is_some() {
             return;
         }
+        self.lanes.handle_timeout(now);
         for transfer in self.inbound.poll_fenced() {
             self.stream.send(Message::Fenced { transfer });
         }
@@ -49,7 +50,11 @@ impl Peer {
             Connection::Up(_) => self.next_heartbeat().min(self.next_suspicion()),
         };
         let lanes = if self.missing_lanes() > 0 { self.opener.retry_at } else { Time::NEVER };
-        liveness.min(lanes).min(self.outbound.next_timeout()).min(self.notify_sender.next_timeout())
+        liveness
+            .min(lanes)
+            .min(self.lanes.next_timeout())
+            .min(self.outbound.next_timeout())
+            .min(self.notify_sender.next_timeout())
     }
 
     /// Asks a silent peer whether it is there; suspects it when it stays silent.
