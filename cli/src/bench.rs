@@ -15,6 +15,7 @@ mod memory;
 mod messages;
 mod neighbours;
 mod options;
+mod placement;
 mod progress;
 mod report;
 mod run;

@@ -56,8 +56,7 @@ pub(super) struct Settings {
 impl Settings {
     /// Transfers that are measured for a row.
     pub(super) fn reps(&self, shape: &Shape) -> u64 {
-        let by_size = || (ROW_BYTES / shape.bytes()).clamp(LEAST_REPS, MOST_REPS);
-        self.reps.map_or_else(by_size, |reps| u64::from(reps.get()))
+        reps(self.reps, shape)
     }
 
     /// Transfers before them.
@@ -65,6 +64,12 @@ impl Settings {
         let tenth = || self.reps(shape).div_ceil(10);
         self.warmup.map_or_else(tenth, u64::from)
     }
+}
+
+/// Transfers that are measured for a row, `given` or as its size suggests.
+pub(super) fn reps(given: Option<NonZeroU32>, shape: &Shape) -> u64 {
+    let by_size = || (ROW_BYTES / shape.bytes()).clamp(LEAST_REPS, MOST_REPS);
+    given.map_or_else(by_size, |reps| u64::from(reps.get()))
 }
 
 /// Measures one row.

@@ -9,6 +9,7 @@ use kvx::error::Invalid;
 use kvx::transport::TransportKind;
 use kvx::{Config, TransferOp};
 
+use super::measure;
 use super::memory::Corrupt;
 use super::shape::{Order, Shape};
 use super::sweep::{BatchSizes, BlockSizes};
@@ -179,6 +180,11 @@ impl Work {
         }
         config.validate()?;
         Ok((config, transport))
+    }
+
+    /// Transfers that are measured for these rows.
+    pub(super) fn transfers(&self, tasks: &[Task]) -> u64 {
+        tasks.iter().map(|task| measure::reps(self.reps, &task.shape)).sum()
     }
 
     /// The rows that are asked for, in order.

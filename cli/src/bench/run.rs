@@ -23,7 +23,11 @@ pub(super) fn run(options: &Run) -> ExitCode {
         Ok(checked) => checked,
         Err(why) => return super::refuse("run", &why),
     };
-    exit_code(rows(work, &tasks, config, transport, peer))
+    let mut progress = Progress::new(work.transfers(&tasks));
+    let outcome = heads(work, &progress)
+        .and_then(|()| rows(work, &tasks, config, transport, peer, &mut progress));
+    progress.finish();
+    exit_code(outcome)
 }
 
 /// The rows that are asked for, how to build the engine, and the one transport that it uses;
@@ -38,13 +42,22 @@ pub(super) fn check(work: &Work, sides: u64) -> Result<(Vec<Task>, Config, Trans
     Ok((tasks, config, transport))
 }
 
-/// Measures all rows, and prints each as soon as it is done.
+/// Prints what stands above all rows.
+pub(super) fn heads(work: &Work, progress: &Progress) -> Result<(), Problem> {
+    if !work.json {
+        progress.print(&report::heads())?;
+    }
+    Ok(())
+}
+
+/// Measures these rows, and prints each as soon as it is done.
 pub(super) fn rows(
     work: &Work,
     tasks: &[Task],
     config: Config,
     transport: TransportKind,
     peer: &str,
+    progress: &mut Progress,
 ) -> Result<(), Problem> {
     let engine = Engine::new(config)?;
     let settings = Settings {
@@ -57,16 +70,11 @@ pub(super) fn rows(
         corrupt: work.corrupt,
     };
     let mut client = Client::connect(engine, peer)?;
-    let mut progress = Progress::new(tasks.iter().map(|task| settings.reps(&task.shape)).sum());
-    if !work.json {
-        progress.print(&report::heads())?;
-    }
     for task in tasks {
         progress.begin(task);
-        let row = measure(&mut client, task, &settings, &mut progress)?;
+        let row = measure(&mut client, task, &settings, progress)?;
         progress.print(&if work.json { report::json(&row) } else { report::line(&row) })?;
     }
-    progress.finish();
     Ok(())
 }
 
