@@ -65,8 +65,13 @@ impl Pool {
 }
 
 pub(crate) fn small() -> LayoutBuilder {
+    of_blocks(8)
+}
+
+/// Like [`small`], but of so many blocks.
+pub(crate) fn of_blocks(blocks: u32) -> LayoutBuilder {
     let heads = HeadWindow { first: 0, count: 2, total: 2 };
-    LayoutBuilder::key_value(4, 8, heads, 16, Dtype::Bf16)
+    LayoutBuilder::key_value(4, blocks, heads, 16, Dtype::Bf16)
 }
 
 /// Copies what a session with these blocks moves into `target_memory`, naively.

@@ -17,6 +17,7 @@ mod auth;
 mod breaking;
 mod cancelling;
 mod connecting;
+mod crowds;
 mod deregistering;
 mod directory;
 mod forking;
@@ -48,7 +49,7 @@ macro_rules! every_case {
             transfers:
                 one_byte_and_nothing_beside_it_moves
                 a_span_of_64_mib_moves_whole_over_one_lane_and_over_four
-                a_hundred_thousand_scattered_spans_move_to_their_places
+                a_million_scattered_spans_move_to_their_places
                 spans_move_at_every_alignment
                 spans_move_between_many_regions
                 overlapping_sources_move_to_each_of_their_targets
@@ -98,6 +99,9 @@ macro_rules! every_case {
                 own_operations_end_when_the_engine_shuts_down
                 a_session_hears_of_the_other_engines_shutdown
                 calls_after_the_shutdown_say_so;
+            crowds:
+                ten_thousand_rooms_come_and_go_one_after_another
+                a_thousand_rooms_are_open_at_once;
             sessions:
                 a_receiver_that_comes_early_is_served
                 a_sender_that_comes_early_is_served

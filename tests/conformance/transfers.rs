@@ -49,8 +49,8 @@ pub(crate) fn a_span_of_64_mib_moves_whole_over_one_lane_and_over_four(fabric: &
     }
 }
 
-pub(crate) fn a_hundred_thousand_scattered_spans_move_to_their_places(fabric: &dyn Fabric) {
-    const SPANS: u64 = 100_000;
+pub(crate) fn a_million_scattered_spans_move_to_their_places(fabric: &dyn Fabric) {
+    const SPANS: u64 = 1_000_000;
     let (a, b) = fabric.pair();
     // Each span has a cell of its own of 32 bytes, at both ends of which something else lies.
     let local = Memory::new(&a, SPANS * 32, Rights::empty());
@@ -63,6 +63,9 @@ pub(crate) fn a_hundred_thousand_scattered_spans_move_to_their_places(fabric: &d
             (span(0, index * 32 + index % 3, len), span(0, place * 32 + index % 2, len))
         })
         .collect();
+    // No two lie side by side, so that none can be merged.
+    let prepared = prepare(&peer, TransferOp::Write, &[&local], &pairs).unwrap();
+    assert_eq!(prepared.runs() as u64, SPANS);
     for op in BOTH {
         transfer_and_check(&peer, op, &[&local], &[&remote], &pairs);
     }
