@@ -12,8 +12,7 @@ use kvx::transport::TransportKind;
 use super::Problem;
 use super::options::{Local, Task};
 use super::placement::Apart;
-use super::progress::Progress;
-use super::run::{check, exit_code, heads, rows};
+use super::run::{check, exit_code, progress, rows};
 use super::serve::LISTENING;
 
 /// How long the process may take to end by itself.
@@ -30,21 +29,20 @@ pub(super) fn run(options: &Local) -> ExitCode {
         Err(why) => return super::refuse("local", &why),
     };
     let config = config.bind(loopback()).advertise([]);
-    let mut progress = Progress::new(work.transfers(&tasks));
-    let outcome = heads(work, &progress).and_then(|()| {
-        // Pings have processes of their own, for they are kept to CPUs of their own.
-        tasks.chunk_by(|one, next| one.is_ping() == next.is_ping()).try_for_each(|tasks| {
-            let apart = Apart::new().filter(|_| tasks.iter().all(Task::is_ping));
-            let spawn = || ServeProcess::spawn(&config, transport);
-            let serve = apart.as_ref().map_or_else(spawn, |apart| apart.far(spawn))?;
-            let address = serve.address.to_string();
-            let mut run = || rows(work, tasks, config.clone(), transport, &address, &mut progress);
-            match &apart {
-                Some(apart) => apart.near(run),
-                None => run(),
-            }?;
-            serve.dismiss()
-        })
+    let mut progress = progress(work, &tasks);
+    // Pings have processes of their own, for they are kept to CPUs of their own.
+    let mut groups = tasks.chunk_by(|one, next| one.is_ping() == next.is_ping());
+    let outcome = groups.try_for_each(|tasks| {
+        let apart = Apart::new().filter(|_| tasks.iter().all(Task::is_ping));
+        let spawn = || ServeProcess::spawn(&config, transport);
+        let serve = apart.as_ref().map_or_else(spawn, |apart| apart.far(spawn))?;
+        let address = serve.address.to_string();
+        let mut run = || rows(work, tasks, config.clone(), transport, &address, &mut progress);
+        match &apart {
+            Some(apart) => apart.near(run),
+            None => run(),
+        }?;
+        serve.dismiss()
     });
     progress.finish();
     exit_code(outcome)

@@ -190,7 +190,7 @@ impl Healthy {
 
     fn row(&mut self, task: Task, reps: NonZeroU32) -> Result<super::figures::Row, Problem> {
         let Self { client, settings, progress, .. } = self;
-        progress.begin(&task);
+        progress.begin(&task)?;
         let settings = Settings { reps: Some(reps), ..*settings };
         measure(client, &task, &settings, progress)
     }

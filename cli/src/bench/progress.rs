@@ -11,25 +11,33 @@ use super::options::Task;
 /// Shows how far the benchmark is, and prints its rows.
 pub(super) struct Progress {
     bar: ProgressBar,
+    /// What stands above the first row, until that has begun.
+    heads: Option<String>,
 }
 
 impl Progress {
     /// `reps` transfers will be measured in all.
     pub(super) fn new(reps: u64) -> Self {
         if !io::stderr().is_terminal() {
-            return Self { bar: ProgressBar::hidden() };
+            return Self { bar: ProgressBar::hidden(), heads: None };
         }
         let of = "{prefix} {bar:40.green/dim} {percent:>3} % {msg}";
         // Every placeholder is one that indicatif knows; a bar of its own would do too.
         let style =
             ProgressStyle::with_template(of).unwrap_or_else(|_| ProgressStyle::default_bar());
         let bar = ProgressBar::new(reps).with_style(style.progress_chars("━╸─"));
-        Self { bar: bar.with_prefix("kvx bench") }
+        Self { bar: bar.with_prefix("kvx bench"), heads: None }
+    }
+
+    /// Prints this line above the first row.
+    pub(super) fn under(self, heads: String) -> Self {
+        Self { heads: Some(heads), ..self }
     }
 
     /// This row is next.
-    pub(super) fn begin(&mut self, task: &Task) {
+    pub(super) fn begin(&mut self, task: &Task) -> io::Result<()> {
         self.bar.set_message(format!("{} {}", task.workload, op_name(task.op)));
+        self.heads.take().map_or(Ok(()), |heads| self.print(&heads))
     }
 
     /// So many more transfers are measured.

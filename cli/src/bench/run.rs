@@ -23,9 +23,8 @@ pub(super) fn run(options: &Run) -> ExitCode {
         Ok(checked) => checked,
         Err(why) => return super::refuse("run", &why),
     };
-    let mut progress = Progress::new(work.transfers(&tasks));
-    let outcome = heads(work, &progress)
-        .and_then(|()| rows(work, &tasks, config, transport, peer, &mut progress));
+    let mut progress = progress(work, &tasks);
+    let outcome = rows(work, &tasks, config, transport, peer, &mut progress);
     progress.finish();
     exit_code(outcome)
 }
@@ -42,12 +41,10 @@ pub(super) fn check(work: &Work, sides: u64) -> Result<(Vec<Task>, Config, Trans
     Ok((tasks, config, transport))
 }
 
-/// Prints what stands above all rows.
-pub(super) fn heads(work: &Work, progress: &Progress) -> Result<(), Problem> {
-    if !work.json {
-        progress.print(&report::heads())?;
-    }
-    Ok(())
+/// Shows how far these rows are.
+pub(super) fn progress(work: &Work, tasks: &[Task]) -> Progress {
+    let progress = Progress::new(work.transfers(tasks));
+    if work.json { progress } else { progress.under(report::heads()) }
 }
 
 /// Measures these rows, and prints each as soon as it is done.
@@ -71,7 +68,7 @@ pub(super) fn rows(
     };
     let mut client = Client::connect(engine, peer)?;
     for task in tasks {
-        progress.begin(task);
+        progress.begin(task)?;
         let row = measure(&mut client, task, &settings, progress)?;
         progress.print(&if work.json { report::json(&row) } else { report::line(&row) })?;
     }

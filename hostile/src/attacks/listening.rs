@@ -113,10 +113,12 @@ fn dialed_nonsense(scene: &mut Scene<'_>) -> Result<()> {
         let port = Port::open(scene)?;
         let (mut stream, hello, _) = port.hello()?;
         scene.pace.blow();
-        stream.send(&words)?;
         // The Hello said back at it is no Welcome either.
-        stream.send(&hello)?;
-        let answer = silent_end(&mut stream)?;
+        let answer = match stream.send(&words).and_then(|()| stream.send(&hello)) {
+            Ok(()) => silent_end(&mut stream)?,
+            Err(Gone::Ended) => Answer::HungUp,
+            Err(other) => return Err(other),
+        };
         scene.judge("nonsense for a Welcome", answer, &[Answer::HungUp]);
     }
     Ok(())
