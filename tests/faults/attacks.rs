@@ -16,9 +16,10 @@ use crate::row::Row;
 use crate::stage::seed;
 use victim::Victim;
 
-/// What the victim may keep for one peer by default, and for its work on it besides. A victim
-/// whose memory grows beyond it, be it for a moment, keeps what it does not account for.
-const PEAK_KIB: u64 = (256 + 64) << 10;
+/// What the victim may keep for one peer by default, a fourth more for pages that are not full, and
+/// what its work takes besides. A victim whose memory grows beyond it, be it for a moment, keeps
+/// what it does not account for.
+const PEAK_KIB: u64 = (256 + 64 + 64) << 10;
 
 /// What it may keep once that peer is gone, and how soon.
 const KEPT_KIB: u64 = 16 << 10;
@@ -82,8 +83,8 @@ rows! {
 #[derive(Clone, Copy, PartialEq)]
 enum Times {
     Once,
-    /// An allocator keeps what it was once given, and now and then a little more: until a play
-    /// makes nothing grow. What an attack leaves behind for good grows with each.
+    /// What was needed once, tables and buffers, stays for the next peer: until a play makes nothing
+    /// grow. What an attack leaves behind for good grows with each.
     AFewTimes,
 }
 

@@ -24,6 +24,15 @@ pub(super) const YARD: (&str, u64, u64) = ("yard", CANARY, CANARY + 4096);
 /// Blocks of the pool that one receiver gets.
 const GRANTED: u32 = 4;
 
+/// Makes glibc's allocator give back what is freed, as far as it can: what a process has resident
+/// is then what it keeps. By default arenas stay as large as they once were.
+const GIVES_BACK: [(&str, &str); 4] = [
+    ("MALLOC_ARENA_MAX", "1"),
+    ("MALLOC_MMAP_MAX_", "1000000"),
+    ("MALLOC_MMAP_THRESHOLD_", "8192"),
+    ("MALLOC_TRIM_THRESHOLD_", "65536"),
+];
+
 /// A stage whose victim has more to be attacked at:
 ///
 /// | name | what |
@@ -49,7 +58,7 @@ impl Victim {
         let place = runtime.clone();
         let executable = move || {
             let mut command = Command::new(std::env::current_exe().unwrap());
-            command.env("XDG_RUNTIME_DIR", &place);
+            command.env("XDG_RUNTIME_DIR", &place).envs(GIVES_BACK);
             command
         };
         let mut stage = Stage::by(executable, case, "", "");
