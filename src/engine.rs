@@ -327,9 +327,18 @@ impl Engine {
         })
     }
 
+    /// Ready once [`Engine::poll_notification`] has one, which this does not take; or once none can
+    /// come any more.
+    pub fn notified(&self) -> impl Future<Output = ()> + use<> {
+        let shared = Arc::clone(self.shared());
+        std::future::poll_fn(move |cx| {
+            if shared.is_forked() { Poll::Ready(()) } else { shared.inbox.poll_ready(cx) }
+        })
+    }
+
     /// Ends the engine: peers are told, everything outstanding fails with [`Cause::ShutDown`], and
-    /// when this returns no byte lands in its memory any more. Blocks for half a second at most;
-    /// later calls do nothing.
+    /// when this returns no byte lands in its memory any more. Blocks for half a second at most.
+    /// A later call does nothing, and does not wait for the first.
     pub fn shutdown(&self) {
         self.owner.shutdown();
     }
@@ -627,11 +636,67 @@ impl std::fmt::Debug for Owner {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{PostOptions, Span, Spans, TransferOp};
 
     #[test]
     fn an_engine_that_keeps_its_name_keeps_its_id() {
         assert_eq!(engine_id("prefill-0"), engine_id("prefill-0"));
         assert_ne!(engine_id("prefill-0"), engine_id("prefill-1"));
+    }
+
+    #[test]
+    fn a_region_that_is_deregistered_during_a_shutdown_is_fenced() {
+        let engine = Engine::new(Config::default()).unwrap();
+        let (_buffer, region) = engine.allocate(4096, Rights::REMOTE_WRITE).unwrap();
+        // Where a shutdown is while it waits for its goodbyes to go out.
+        engine.shared().closed.store(true, Ordering::Release);
+        region.deregister().unwrap();
+        assert!(region.core().gate.is_drained());
+        engine.shared().closed.store(false, Ordering::Release);
+    }
+
+    #[test]
+    fn a_deregistration_waits_for_the_lease_that_another_one_waits_for() {
+        let engine = Engine::new(Config::default()).unwrap();
+        let (_buffer, region) = engine.allocate(4096, Rights::REMOTE_WRITE).unwrap();
+        let core = Arc::clone(region.core());
+        let lease = core.gate.enter().unwrap();
+        let region = &region;
+        std::thread::scope(|scope| {
+            let both = [(); 2].map(|()| {
+                scope.spawn(|| {
+                    let outcome = region.deregister();
+                    (outcome.is_ok(), region.core().gate.is_drained())
+                })
+            });
+            while region.core().gate.is_open() {
+                std::thread::yield_now();
+            }
+            assert!(both.iter().all(|thread| !thread.is_finished()), "a lease is held");
+            drop(lease);
+            let mut outcomes = both.map(|thread| thread.join().unwrap());
+            outcomes.sort_unstable();
+            assert_eq!(outcomes, [(false, true), (true, true)]);
+        });
+    }
+
+    #[test]
+    fn nothing_of_a_peer_is_left_once_its_engine_is_gone() {
+        let [a, b] = ["leaves-nothing-a", "leaves-nothing-b"]
+            .map(|name| Engine::new(Config::default().name(name)).unwrap());
+        let (_, local) = a.allocate(4096, Rights::empty()).unwrap();
+        let (_, remote) = b.allocate(4096, Rights::REMOTE_WRITE).unwrap();
+        let peer = a.add_peer(&b.metadata([&remote]).unwrap()).unwrap();
+        let spans = || [Span { region: 0, offset: 0, len: 4096 }].into_iter().collect::<Spans>();
+        let ids = [remote.id()];
+        let write = peer.prepare(TransferOp::Write, (&[&local], &spans()), (&ids, &spans()));
+        write.unwrap().post(PostOptions::new()).unwrap().wait().unwrap();
+        let links = [&a, &b].map(|engine| {
+            let peers = engine.shared().peers();
+            Arc::downgrade(peers.values().next().unwrap())
+        });
+        drop((peer, local, remote, a, b));
+        assert!(links.iter().all(|link| link.strong_count() == 0), "{links:?}");
     }
 
     #[test]

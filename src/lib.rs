@@ -40,6 +40,8 @@ pub use kvx_core::proto::{TransferOp, TransferReport};
 pub use kvx_core::region::Rights;
 pub use kvx_core::wire::message::{DirectoryEntry, RankKey};
 pub use kvx_core::{error, layout, plan, transport};
+#[doc(hidden)]
+pub use memory::process_id;
 pub use memory::{Buffer, CallerMemory};
 pub use notifications::Notification;
 pub use one_sided::{Peer, PostOptions, Prepared, RemoteRegion, Transfer};

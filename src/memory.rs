@@ -22,4 +22,5 @@ mod words;
 pub use buffer::Buffer;
 pub use caller::CallerMemory;
 pub(crate) use local::{LocalCopy, copy_local};
-pub(crate) use process::process_id;
+#[doc(hidden)]
+pub use process::process_id;

@@ -55,6 +55,14 @@ struct Queue {
     closed: bool,
 }
 
+impl Queue {
+    fn add_waker(&mut self, cx: &Context<'_>) {
+        if !self.wakers.iter().any(|known| known.will_wake(cx.waker())) {
+            self.wakers.push(cx.waker().clone());
+        }
+    }
+}
+
 impl Inbox {
     /// An empty inbox; `window` is what one peer may have in it.
     pub(crate) fn new(window: u64) -> Self {
@@ -152,9 +160,17 @@ impl Inbox {
         if queue.closed {
             return Poll::Ready(None);
         }
-        if !queue.wakers.iter().any(|known| known.will_wake(cx.waker())) {
-            queue.wakers.push(cx.waker().clone());
+        queue.add_waker(cx);
+        Poll::Pending
+    }
+
+    /// Whether there is one, or nothing comes any more; else the waker is called when that is so.
+    pub(crate) fn poll_ready(&self, cx: &mut Context<'_>) -> Poll<()> {
+        let mut queue = self.lock();
+        if !queue.notifications.is_empty() || queue.closed {
+            return Poll::Ready(());
         }
+        queue.add_waker(cx);
         Poll::Pending
     }
 

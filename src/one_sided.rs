@@ -19,7 +19,7 @@ use crate::completion::{Completion, Operation};
 use crate::engine::Engine;
 use crate::memory::{LocalCopy, copy_local};
 use crate::peer::{Link, TransferDone};
-use crate::region::Region;
+use crate::region::{Region, wait_drained};
 use crate::session::SenderState;
 
 /// A remote engine, in one of its lives, or this engine itself.
@@ -289,6 +289,8 @@ impl Peer {
             && !self.engine.shared().is_forked()
         {
             link.kill(Cause::PeerRemoved);
+            let draining = link.lock().protocol.draining().to_vec();
+            draining.iter().for_each(|gate| wait_drained(gate));
         }
     }
 }

@@ -209,7 +209,7 @@ impl Link {
         let protocol = &core.protocol;
         let new_frames = !frames_before && protocol.has_frames();
         let (events, messages) = (protocol.has_events(), protocol.has_messages());
-        let timeout = protocol.next_timeout().as_nanos();
+        let timeout = driver::next_wake(protocol).as_nanos();
         let earlier_timeout = timeout < self.armed.load(Ordering::Relaxed);
         drop(core);
         if events {

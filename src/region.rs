@@ -58,23 +58,30 @@ impl Region {
     /// most.
     ///
     /// # Errors
-    /// The engine has been shut down, which has deregistered it; or the process was forked.
-    pub fn deregister(self) -> Result<()> {
+    /// It was deregistered before, or the engine has been shut down, which deregisters all; or the
+    /// process was forked.
+    pub fn deregister(&self) -> Result<()> {
         self.fence().map_err(|cause| Error::new(Doing::Deregister, cause))
     }
 
     fn fence(&self) -> Result<(), Cause> {
         let shared = self.engine.shared();
-        shared.check()?;
+        if shared.is_forked() {
+            return Err(Cause::Forked);
+        }
         let id = self.core.id;
         if shared.registry.get(id).is_none() {
+            // Another deregistration, or a shutdown, has taken it out and closes its gate.
+            wait_drained(&self.core.gate);
+            shared.check()?;
             return Err(Invalid::UnknownRegion.into());
         }
         let links: Vec<_> = shared.peers().values().cloned().collect();
         links.iter().for_each(|link| link.with(|core| core.protocol.close_region(id)));
-        shared.registry.deregister(id)?;
+        let removed = shared.registry.deregister(id);
         links.iter().for_each(|link| link.with(|core| core.protocol.close_region(id)));
         wait_drained(&self.core.gate);
+        removed?;
         Ok(())
     }
 }

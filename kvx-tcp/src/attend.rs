@@ -4,11 +4,12 @@
 //! the waiting thread takes the lane's arrivals upon itself: asleep in poll(2) until something is
 //! there, it reads, and sends what follows, until what it waits for has happened.
 //!
-//! It does not look for arrivals without sleeping: on the machines at hand the kernel, when one
-//! thread wakes another and sleeps, lets the second go on at once where the first was, and that is
-//! faster than to wake it on an idle core while this one spins (4 KiB there and an ACK back over
-//! loopback, two cores: 22 us asleep, 33 us spinning).
+//! It does not look for arrivals without sleeping: where one thread wakes another and sleeps, the
+//! kernel lets the second go on at once where the first was, and that is faster than to wake it on
+//! an idle core while this one spins (4 KiB there and an ACK back over loopback, two cores: 22 us
+//! asleep, 33 us spinning).
 
+use std::cell::RefCell;
 use std::ops::ControlFlow;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -28,7 +29,7 @@ type IsOver<'a> = dyn FnMut(&mut Context<'_>) -> bool + 'a;
 /// Sees to the lane's arrivals until `is_over`, or the lane ends. Returns at once where another
 /// thread does already, or the process has no descriptor left.
 pub(crate) fn attend(lane: &TcpLane, is_over: &mut IsOver<'_>) {
-    let Some(bell) = Bell::of_this_thread() else {
+    let Some(bell) = Bell::of_this_thread(lane.doorbell().thread().process()) else {
         return;
     };
     let Some(socket) = lane.watched().socket() else {
@@ -42,6 +43,10 @@ pub(crate) fn attend(lane: &TcpLane, is_over: &mut IsOver<'_>) {
     let mut cx = Context::from_waker(&waker);
     while bell.sleep(lane, &socket, || is_over(&mut cx)).is_continue() && lane.ending().is_none() {
         see_to(lane);
+        if lane.waits_for_memory() {
+            // Its provider rings the I/O thread, and poll would not sleep while bytes are there.
+            break;
+        }
     }
     lane.watched().set_arrivals(true, lane.doorbell());
     lane.attended.store(false, Ordering::Release);
@@ -64,12 +69,22 @@ struct Bell {
 }
 
 impl Bell {
-    /// One a thread, made when it first attends.
-    fn of_this_thread() -> Option<Arc<Self>> {
+    /// One a thread, made when it first attends in this process: a child that was forked from the
+    /// thread would ring its parent's.
+    fn of_this_thread(process: u32) -> Option<Arc<Self>> {
         thread_local! {
-            static BELL: Option<Arc<Bell>> = Bell::new().map(Arc::new);
+            static BELL: RefCell<Option<(u32, Arc<Bell>)>> = const { RefCell::new(None) };
         }
-        BELL.try_with(Clone::clone).ok().flatten()
+        let bell = |known: &RefCell<Option<(u32, Arc<Self>)>>| {
+            let mut known = known.try_borrow_mut().ok()?;
+            if let Some((_, bell)) = known.as_ref().filter(|(of, _)| *of == process) {
+                return Some(Arc::clone(bell));
+            }
+            let bell = Arc::new(Self::new()?);
+            *known = Some((process, Arc::clone(&bell)));
+            Some(bell)
+        };
+        BELL.try_with(bell).ok().flatten()
     }
 
     fn new() -> Option<Self> {
@@ -117,5 +132,20 @@ impl Wake for Bell {
             // Fails only when 2^64 - 2 writes went before, and then the bell rings anyhow.
             let _ = rustix::io::write(&self.event, &1u64.to_ne_bytes());
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_thread_has_one_bell_in_each_process() {
+        let bell = |process| Bell::of_this_thread(process).unwrap();
+        let (parents, childs) = (bell(1), bell(2));
+        assert!(!Arc::ptr_eq(&parents, &childs), "a child does not ring its parent's");
+        assert!(Arc::ptr_eq(&childs, &bell(2)));
+        let others = std::thread::spawn(|| Bell::of_this_thread(2).unwrap()).join().unwrap();
+        assert!(!Arc::ptr_eq(&childs, &others));
     }
 }

@@ -39,6 +39,8 @@ pub(crate) struct IoThread {
     inbox: Mutex<Inbox>,
     /// Lanes that are open.
     lanes: AtomicUsize,
+    /// The process that made it. A forked child has none of its threads.
+    process: u32,
     pub(crate) sent: Meter,
     pub(crate) received: Meter,
 }
@@ -74,9 +76,15 @@ impl IoThread {
             bell,
             inbox: Mutex::default(),
             lanes: AtomicUsize::new(0),
+            process: std::process::id(),
             sent: Meter::default(),
             received: Meter::default(),
         })
+    }
+
+    /// The process that the thread is one of.
+    pub(crate) fn process(&self) -> u32 {
+        self.process
     }
 
     /// Hands the thread a lane. After an error nothing of it is left here.

@@ -113,7 +113,8 @@ impl Receiver {
         };
         self.exhausted = false;
         while lane.ending().is_none() {
-            if *left == 0 {
+            // What needs no read is done first: of a frame that lies here whole no event tells.
+            if *left == 0 && self.reads() {
                 received.more = true;
                 break;
             }
@@ -144,14 +145,7 @@ impl Receiver {
         limit: usize,
         frames: &mut bool,
     ) -> Result<Step, LaneError> {
-        let reads = match self.stage {
-            Stage::Header => self.have < self.head.len(),
-            Stage::Table(header) => self.table_have < header.table_len(),
-            Stage::Payload(_) => self.places.left() > 0,
-            Stage::Discard(rest) => rest > 0,
-            Stage::Staging(_) | Stage::Committing(_) => false,
-        };
-        if reads && self.exhausted {
+        if self.reads() && self.exhausted {
             return Ok(Step::Wait);
         }
         match self.stage {
@@ -181,6 +175,17 @@ impl Receiver {
                 Ok(Step::Took(0))
             }
             Stage::Discard(rest) => self.discard(lane, socket, rest, limit),
+        }
+    }
+
+    /// Whether the next step reads from the socket.
+    fn reads(&self) -> bool {
+        match self.stage {
+            Stage::Header => self.have < self.head.len(),
+            Stage::Table(header) => self.table_have < header.table_len(),
+            Stage::Payload(_) => self.places.left() > 0,
+            Stage::Discard(rest) => rest > 0,
+            Stage::Staging(_) | Stage::Committing(_) => false,
         }
     }
 
@@ -419,4 +424,72 @@ fn cut_off() -> LaneError {
 
 fn out_of_memory() -> LaneError {
     Arc::new(io::Error::from(io::ErrorKind::OutOfMemory)).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::os::unix::net::UnixStream;
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    use kvx_core::id::LaneId;
+    use kvx_core::time::Time;
+    use kvx_core::transport::OutFrame;
+
+    use super::*;
+    use crate::doorbell::Doorbell;
+    use crate::io_thread::IoThread;
+
+    /// Counts the frames that it is told were dealt with.
+    #[derive(Default)]
+    struct Acknowledged(AtomicU64);
+
+    impl LaneHost for Acknowledged {
+        fn now(&self) -> Time {
+            Time::ZERO
+        }
+
+        fn next_frame(&self, _: LaneId) -> Option<OutFrame> {
+            None
+        }
+
+        fn frame_arrived(
+            &self,
+            _: LaneId,
+            _: &FrameHeader,
+            _: &[WireSpan],
+            _: &mut Landing,
+        ) -> Result<Admission, Violation> {
+            Ok(Admission::Discard)
+        }
+
+        fn frame_finished(&self, _: LaneId, _: &FrameHeader, _: Result<(), Refusal>) {}
+
+        fn acknowledged(&self, _: LaneId, ack: &FrameHeader) -> Result<(), Violation> {
+            self.0.store(ack.processed, Ordering::Relaxed);
+            Ok(())
+        }
+
+        fn closed(&self, _: LaneId, _: LaneError) {}
+    }
+
+    #[test]
+    fn a_frame_that_is_read_whole_is_dealt_with_though_the_turn_is_over() {
+        let (mut peer, ours) = UnixStream::pair().unwrap();
+        for processed in 1..=3 {
+            peer.write_all(&FrameHeader::ack(processed, 0).encode()).unwrap();
+        }
+        let host = Arc::new(Acknowledged::default());
+        let doorbell = Arc::new(Doorbell::new(1, Arc::new(IoThread::new().unwrap())));
+        let socket = Arc::new(OwnedFd::from(ours));
+        let lane = TcpLane::new(LaneId(1), Arc::clone(&host) as _, doorbell, &socket);
+        let mut receiver = Receiver::new(socket);
+        for turn in 1..=2 {
+            // As much as one frame: nothing is left of it when the frame has been read.
+            let (mut left, mut received) = (FRAME_HEADER_LEN, Received::default());
+            receiver.turn(&lane, &mut left, &mut received).unwrap();
+            assert_eq!(host.0.load(Ordering::Relaxed), turn);
+            assert!(received.more, "there are more");
+        }
+    }
 }

@@ -147,6 +147,8 @@ async fn greet_control(
     let established = listener.handle_confirm(clock::now(), &message)?;
     // What was said before the proof may not hold any more.
     let mut peers = shared.peers();
+    // A shutdown takes all peers there are, under the same lock: none may come after.
+    shared.check().map_err(|_| HandshakeError::ShuttingDown)?;
     let verdict = verdict_of(shared, peers.get(&engine), incoming)?;
     if verdict == Verdict::Continue
         && let Some(link) = peers.get(&engine).cloned()

@@ -176,6 +176,8 @@ fn adopt(
     let Verified { stream, address, established } = connection;
     let engine = established.identity.engine;
     let peers = shared.peers();
+    // A shutdown takes all peers there are, under the same lock: none may come after.
+    shared.check()?;
     let known = peers.get(&engine).filter(|link| !link.is_over()).cloned();
     if let Some(link) = known {
         let life = link.life();

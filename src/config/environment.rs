@@ -81,16 +81,36 @@ impl Config {
                 }
                 Some(_) if value.is_empty() => {}
                 Some(variable) => config
-                    .set_variable(variable, &value)
+                    .set_variable(variable, &value, Source::Environment)
                     .map_err(|why| Invalid::Setting { name: variable, value, why })?,
             }
         }
         Ok(config)
     }
 
+    /// Sets the option of this name, such as `bind`, to what its variable, `KVX_BIND`, would say so:
+    /// for callers whose options are text. Like any setter it wins over the environment.
+    ///
+    /// # Errors
+    /// [`Invalid::Field`]: no such option. [`Invalid::Setting`]: a value that it does not take.
+    pub fn set(&mut self, option: &str, value: &str) -> Result<(), Invalid> {
+        let Some((name, variable)) = OPTIONS.into_iter().find(|(name, _)| *name == option) else {
+            return Err(Invalid::Field { field: "option", why: format!("there is no {option:?}") });
+        };
+        self.set_variable(variable, value, Source::Builder).map_err(|why| Invalid::Setting {
+            name,
+            value: value.to_owned(),
+            why,
+        })
+    }
+
     /// Sets one option, or says what was expected.
-    fn set_variable(&mut self, variable: &'static str, value: &str) -> Result<(), String> {
-        let source = Source::Environment;
+    fn set_variable(
+        &mut self,
+        variable: &'static str,
+        value: &str,
+        source: Source,
+    ) -> Result<(), String> {
         match variable {
             "KVX_TRANSPORTS" => self.transports.set(transports(value)?, source),
             "KVX_BIND" => self.bind.set(socket_address(value)?, source),

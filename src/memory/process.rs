@@ -13,7 +13,7 @@ const PAGE: usize = 4096;
 ///
 /// It stands in a page that the kernel empties in a forked child (MADV_WIPEONFORK, madvise(2)), so
 /// that no way to fork, however far below libc, leaves a child with its parent's id.
-pub(crate) fn process_id() -> u32 {
+pub fn process_id() -> u32 {
     static KNOWN: OnceLock<Option<&'static AtomicU32>> = OnceLock::new();
     let Some(known) = KNOWN.get_or_init(wiped_on_fork) else {
         return std::process::id();

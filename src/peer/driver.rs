@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use kvx_core::proto::Peer as Protocol;
 use kvx_core::time::Time;
 
 use super::Link;
@@ -16,10 +17,9 @@ const BUSY_PAUSE: Duration = Duration::from_secs(1);
 /// The longest pause while nothing does.
 const IDLE_PAUSE: Duration = Duration::from_secs(10);
 
-/// The timers of peers for which nothing is outstanding run out at multiples of this: one wake of
-/// the control thread then serves all of them. Sixteen idle peers woke it twenty times a second
-/// before; a wake costs more than what it is for.
-const IDLE_STEP: Duration = Duration::from_millis(250);
+/// Looks whether a peer is there happen at multiples of this: one wake of the control thread serves
+/// all peers whose turn it is, for a wake costs more than what it is for.
+const LOOK_STEP: Duration = Duration::from_millis(250);
 
 /// Runs until the peer is over.
 pub(crate) async fn drive(link: Arc<Link>) {
@@ -38,13 +38,12 @@ pub(crate) async fn drive(link: Arc<Link>) {
         hand_on(&link).await;
         // From here on whoever makes a timeout earlier says so.
         link.arm(Time::NEVER);
-        let Some((timeout, is_idle)) = redial.step(&link, now) else {
+        let Some(wake) = redial.step(&link, now) else {
             // Its last words are among what was left.
             hand_on(&link).await;
             return;
         };
-        link.arm(timeout);
-        let wake = if is_idle { next_step(timeout) } else { timeout };
+        link.arm(wake);
         let pause = wake.saturating_since(clock::now());
         // A peer without timers still wakes: `timers` is notified.
         let pause = pause.min(Duration::from_secs(3600));
@@ -63,10 +62,11 @@ async fn hand_on(link: &Link) {
     }
 }
 
-/// The first multiple of [`IDLE_STEP`] that is not before `time`.
-fn next_step(time: Time) -> Time {
-    let step = IDLE_STEP.as_nanos() as u64;
-    Time::from_nanos(time.as_nanos().checked_next_multiple_of(step).unwrap_or(u64::MAX))
+/// When the peer's timers are due.
+pub(super) fn next_wake(protocol: &Protocol) -> Time {
+    let step = LOOK_STEP.as_nanos() as u64;
+    let look = protocol.next_look().as_nanos().checked_next_multiple_of(step).unwrap_or(u64::MAX);
+    protocol.next_work().min(Time::from_nanos(look))
 }
 
 /// When to dial.
@@ -76,29 +76,28 @@ struct Redial {
 }
 
 impl Redial {
-    /// Dials if it is time. Returns when to look again, and whether only the peer's silence is
-    /// waited for; `None` once the peer is over.
-    fn step(&mut self, link: &Arc<Link>, now: Time) -> Option<(Time, bool)> {
+    /// Dials if it is time. Returns when to look again; `None` once the peer is over.
+    fn step(&mut self, link: &Arc<Link>, now: Time) -> Option<Time> {
         // After its goodbye an engine must not come back, as another that says none.
         let ends = link.shared.upgrade().is_none_or(|shared| shared.is_closed());
         let mut core = link.lock();
         if core.protocol.cause_of_death().is_some() {
             return None;
         }
-        let timeout = core.protocol.next_timeout();
+        let timeout = next_wake(&core.protocol);
         if core.protocol.is_connected() {
             self.failures = 0;
             self.not_before = Time::ZERO;
-            return Some((timeout, !core.protocol.has_outstanding()));
+            return Some(timeout);
         }
         // Of two connections that crossed either side may have dropped another one: then nobody is
         // left who dialed, but somebody who waits.
         let outstanding = core.protocol.has_outstanding() || core.is_awaited();
         if ends || core.dialing || !(core.dials || outstanding) || link.addresses().is_empty() {
-            return Some((timeout, false));
+            return Some(timeout);
         }
         if now < self.not_before {
-            return Some((timeout.min(self.not_before), false));
+            return Some(timeout.min(self.not_before));
         }
         core.dialing = true;
         drop(core);
@@ -109,6 +108,6 @@ impl Redial {
         self.failures += 1;
         self.not_before = now + pause + jitter;
         bootstrap::spawn_dial(Arc::clone(link));
-        Some((timeout, false))
+        Some(timeout)
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, MutexGuard, OnceLock, PoisonError, Weak};
 
 use kvx_core::error::{HandshakeError, LaneError, Refusal, Violation};
 use kvx_core::id::{Association, LaneId};
@@ -25,8 +25,8 @@ pub(super) type Lanes = BTreeMap<LaneId, Arc<Attached>>;
 pub(super) struct Attached {
     link: Arc<Link>,
     pair: Option<(Association, Association)>,
-    /// What the transport gave for it.
-    lane: OnceLock<Arc<dyn Lane>>,
+    /// What the transport gave for it, and keeps while it is open: it holds this host in turn.
+    lane: OnceLock<Weak<dyn Lane>>,
     /// Set when it is to be closed, which may be before the transport has given it out.
     closing: AtomicBool,
 }
@@ -34,15 +34,20 @@ pub(super) struct Attached {
 impl Attached {
     fn close(&self) {
         self.closing.store(true, Ordering::SeqCst);
-        if let Some(lane) = self.lane.get() {
+        if let Some(lane) = self.lane() {
             lane.close(LaneError::Closed);
         }
     }
 
     fn wake(&self) {
-        if let Some(lane) = self.lane.get() {
+        if let Some(lane) = self.lane() {
             lane.wake();
         }
+    }
+
+    /// The transport's lane, if there is one by now, and still.
+    fn lane(&self) -> Option<Arc<dyn Lane>> {
+        self.lane.get()?.upgrade()
     }
 
     /// Calls the protocol, unless the lane's time is over.
@@ -141,7 +146,7 @@ impl Link {
         }
         match transport.open(open, Arc::clone(&attached) as Arc<dyn LaneHost>) {
             Ok(lane) => {
-                let lane = attached.lane.get_or_init(|| lane);
+                let _ = attached.lane.set(Arc::downgrade(&lane));
                 if attached.closing.load(Ordering::SeqCst) {
                     lane.close(LaneError::Closed);
                 }
@@ -168,7 +173,7 @@ impl Link {
         let lanes = self.lanes();
         let count = lanes.len().max(1);
         let turn = self.turn.load(Ordering::Relaxed) % count;
-        lanes.values().nth(turn).and_then(|attached| attached.lane.get().cloned())
+        lanes.values().nth(turn).and_then(|attached| attached.lane())
     }
 
     /// Tells every lane that there may be frames.

@@ -204,12 +204,15 @@ impl Inbound {
     }
 
     /// Ends everything: the peer is gone. Returns the gates, closed.
-    pub(crate) fn close_all(&mut self, budget: &mut Budget) {
-        for write in std::mem::take(&mut self.writes).into_values() {
+    pub(crate) fn close_all(&mut self, budget: &mut Budget) -> Vec<Arc<Gate>> {
+        let over = std::mem::replace(self, Self::new());
+        let mut gates: Vec<_> = over.fencing.into_iter().map(|(_, gate)| gate).collect();
+        gates.extend(over.writes.into_values().map(|write| {
             write.gate.close();
             budget.release(write.charged);
-        }
-        *self = Self::new();
+            write.gate
+        }));
+        gates
     }
 
     /// What is kept for the peer's transfers that have not ended.

@@ -222,6 +222,11 @@ impl Ledger {
         self.owed
     }
 
+    /// Whether a frame has been dealt with on either side.
+    pub(crate) fn has_carried(&self) -> bool {
+        self.processed > 0 || self.acknowledged > 0
+    }
+
     pub(crate) fn processed(&self) -> u64 {
         self.processed
     }

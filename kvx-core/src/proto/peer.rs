@@ -32,7 +32,7 @@ use crate::proto::notify::{NotifyReceiver, NotifySender, Settled};
 use crate::proto::outbound::{Deadline, Ended, Outbound, Target, TransferOp};
 use crate::proto::remote::RemoteRegions;
 use crate::proto::stream::ControlStream;
-use crate::region::{Region, Registry, Slots};
+use crate::region::{Gate, Region, Registry, Slots};
 use crate::time::Time;
 use crate::transport::TransportOffer;
 use crate::wire::message::Message;
@@ -121,6 +121,8 @@ pub struct Peer {
     outbound: Outbound,
     inbound: Inbound,
     answers: Answers,
+    /// See [`Self::draining`].
+    draining: Vec<Arc<Gate>>,
     slots: Slots,
     remote: RemoteRegions,
     notify_sender: NotifySender,
@@ -190,6 +192,7 @@ impl Peer {
             outbound: Outbound::new(),
             inbound: Inbound::new(),
             answers: Answers::default(),
+            draining: Vec::new(),
             slots: Slots::new(),
             remote: RemoteRegions::default(),
             notify_sender: NotifySender::default(),
@@ -261,6 +264,12 @@ impl Peer {
         self.forget_lanes();
         self.dead = Some(cause.clone());
         self.events.push_back(Event::Dead(cause));
+    }
+
+    /// Closed gates of what ended when the peer died or began anew: until they are drained, a copy
+    /// that was in progress then may land.
+    pub fn draining(&self) -> &[Arc<Gate>] {
+        &self.draining
     }
 
     /// The next event.
@@ -441,16 +450,20 @@ impl Peer {
     /// Ends everything outstanding with the peer, both ways.
     fn forget_everything(&mut self, cause: &Cause) {
         let ended = self.outbound.restart(cause);
+        let mut closed: Vec<_> = ended.iter().filter_map(|end| end.gate.clone()).collect();
         self.transfers_ended(ended);
         let settled = self.notify_sender.fail_all(&mut self.stream, cause);
         self.settle_notifications(settled);
-        for (grant, session) in self.given.revoke_all(&mut self.budget) {
+        for (grant, session, gate) in self.given.revoke_all(&mut self.budget) {
             self.session_over(Side::Receiver, session, Some(grant), cause);
+            closed.push(gate);
         }
         for (grant, session) in self.got.forget_all(&mut self.budget) {
             self.session_over(Side::Sender, session, Some(grant), cause);
         }
-        self.inbound.close_all(&mut self.budget);
+        closed.extend(self.inbound.close_all(&mut self.budget));
+        self.draining.extend(closed);
+        self.draining.retain(|gate| !gate.is_drained());
         self.answers.forget_all(&mut self.budget);
         self.notify_receiver.restart(&mut self.budget);
         self.remote.restart();

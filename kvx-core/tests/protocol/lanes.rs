@@ -353,11 +353,13 @@ fn lanes_that_the_peer_never_retires_are_bounded() {
     // Nor does the side that dials open more and more of them.
     let mut dialed = 0;
     let mut lanes: Vec<LaneId> = scene.pair.lanes(0);
-    while let Some(lane) = lanes.pop() {
-        dialed += 1;
-        assert!(dialed < 1000);
+    for second in 1..1000 {
         let peer = &mut scene.pair.sides[0].peer;
-        peer.handle_lane_closed(now, lane, LaneError::Closed);
+        for lane in lanes.drain(..) {
+            dialed += 1;
+            peer.handle_lane_closed(now + second * SECOND, lane, LaneError::Closed);
+        }
+        peer.handle_timeout(now + (second + 1) * SECOND);
         while let Some(event) = peer.poll_event() {
             if let Event::OpenLane(lane) = event {
                 peer.handle_lane_opened(lane).unwrap();
@@ -366,6 +368,31 @@ fn lanes_that_the_peer_never_retires_are_bounded() {
         }
     }
     assert_eq!(dialed, 4 * 64);
+}
+
+#[test]
+fn lanes_that_break_as_soon_as_they_are_open_are_dialed_again_only_later() {
+    let mut scene = scene();
+    scene.pair.sides[0].hold_lanes = true;
+    let mut lanes = scene.pair.lanes(0);
+    let now = scene.pair.now;
+    let peer = &mut scene.pair.sides[0].peer;
+    let mut dialed = 0;
+    while let Some(lane) = lanes.pop() {
+        peer.handle_lane_closed(now, lane, LaneError::Closed);
+        while let Some(event) = peer.poll_event() {
+            if let Event::OpenLane(lane) = event {
+                peer.handle_lane_opened(lane).unwrap();
+                lanes.push(lane);
+                dialed += 1;
+            }
+        }
+    }
+    assert_eq!(dialed, 2, "each lane was replaced once");
+    let next = peer.next_timeout();
+    assert!(next > now && next < now + SECOND);
+    peer.handle_timeout(next);
+    assert!(peer.has_events(), "and later they are tried again");
 }
 
 #[test]

@@ -1,11 +1,13 @@
 //! READ and WRITE as they should go.
 
 use kvx_core::error::{Cause, Fence};
+use kvx_core::id::{Slot, TransferId};
 use kvx_core::plan::Plan;
 use kvx_core::proto::{Event, Post, TransferOp};
-use kvx_core::transport::Landing;
+use kvx_core::transport::{Admission, Landing};
+use kvx_core::wire::{FrameHeader, FrameRuns, WireSpan};
 
-use super::scene::{MS, scene, told};
+use super::scene::{MS, SECOND, present, scene, told};
 
 #[test]
 fn a_write_is_done_when_every_byte_is_there() {
@@ -140,6 +142,25 @@ fn fenced_waits_for_the_system_call_in_progress() {
     assert!(scene.pair.wake(), "the owner is woken when the lease leaves");
     scene.pair.settle_control();
     assert_eq!(scene.end(), "cancelled, fenced");
+}
+
+#[test]
+fn a_peer_that_dies_names_what_a_copy_in_progress_may_still_write() {
+    let mut scene = scene();
+    scene.write();
+    scene.pair.settle_control();
+    let frame = FrameRuns { first: 0, count: 1, total: 1 };
+    let header = FrameHeader::write(TransferId(77), None, scene.pair.now + SECOND, frame, 8);
+    let table = [WireSpan { slot: Slot(0), len: 8, offset: 0 }];
+    let (admission, landing) = present(&mut scene.pair, 1, &header, &table).unwrap();
+    assert_eq!(admission, Admission::Land);
+    let leases: Vec<_> = landing.gates.iter().map(|gate| gate.enter().unwrap()).collect();
+    let peer = &mut scene.pair.sides[1].peer;
+    peer.kill(Cause::PeerRemoved);
+    assert_eq!(peer.draining().len(), 1);
+    assert!(landing.gates.iter().all(|gate| gate.enter().is_none()), "no new copy begins");
+    drop(leases);
+    assert!(peer.draining().iter().all(|gate| gate.is_drained()));
 }
 
 #[test]

@@ -75,7 +75,7 @@ impl Pool {
     /// Deregisters every region.
     pub fn deregister(&self) -> Result<()> {
         let mut regions = self.regions.lock().unwrap();
-        regions.drain(..).try_for_each(Region::deregister)
+        regions.drain(..).try_for_each(|region| region.deregister())
     }
 
     /// Fills all blocks with what belongs there by this seed.

@@ -156,15 +156,18 @@ impl GivenGrants {
         Some((given.session, given.gate))
     }
 
-    /// Takes all grants back: the peer is gone.
-    pub(crate) fn revoke_all(&mut self, budget: &mut Budget) -> Vec<(GrantId, SessionKey)> {
+    /// Takes all grants back: the peer is gone. Returns the gates, closed.
+    pub(crate) fn revoke_all(
+        &mut self,
+        budget: &mut Budget,
+    ) -> Vec<(GrantId, SessionKey, Arc<Gate>)> {
         let given = std::mem::take(&mut self.open);
         given
             .into_iter()
             .map(|(id, given)| {
                 given.gate.close();
                 budget.release(given.charged);
-                (id, given.session)
+                (id, given.session, given.gate)
             })
             .collect()
     }

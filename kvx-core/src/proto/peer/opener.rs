@@ -52,6 +52,16 @@ impl LaneOpener {
         self.barred.insert(u64::from(lane.0), 1).map(drop)
     }
 
+    /// A lane was of no use: the next one comes later, each time. Those that go together count once.
+    fn back_off(&mut self, now: Time) {
+        if now < self.retry_at {
+            return;
+        }
+        let delay = Duration::from_millis(20 << self.failures.min(6));
+        self.failures = self.failures.saturating_add(1);
+        self.retry_at = now + delay;
+    }
+
     /// Both sides begin anew: so does the peer's counting of lanes.
     pub(super) fn restart(&mut self) {
         self.barred = Self::new().barred;
@@ -98,7 +108,6 @@ impl Peer {
         if self.lanes.contains(lane) {
             return Err(HandshakeError::Duplicate);
         }
-        self.opener.failures = 0;
         self.lanes.open(lane);
         Ok(())
     }
@@ -107,9 +116,7 @@ impl Peer {
     /// another name, later each time.
     pub fn handle_lane_failed(&mut self, now: Time, lane: LaneId) {
         self.opener.opening.retain(|opening| *opening != lane);
-        let delay = Duration::from_millis(20 << self.opener.failures.min(6));
-        self.opener.failures += 1;
-        self.opener.retry_at = now + delay;
+        self.opener.back_off(now);
     }
 
     /// A lane has ended here: it touches no memory any more. What it carried waits for the peer
@@ -121,6 +128,15 @@ impl Peer {
         }
         ledger.set_closed();
         let processed = ledger.processed();
+        // One that is hung up on as soon as it is open is no better than one that does not open;
+        // but a road that breaks takes all lanes along, and some that have carried nothing yet.
+        if ledger.has_carried() {
+            self.opener.failures = 0;
+        } else if self.opener.failures < u32::from(self.config.lanes) {
+            self.opener.failures += 1;
+        } else {
+            self.opener.back_off(now);
+        }
         self.stream.send(Message::LaneRetired { lane, processed });
         self.lanes.remove_if_ended(lane);
         if !matches!(cause, LaneError::Closed) {

@@ -41,20 +41,31 @@ impl Peer {
 
     /// When [`Self::handle_timeout`] is due; [`Time::NEVER`] if nothing is.
     pub fn next_timeout(&self) -> Time {
+        self.next_work().min(self.next_look())
+    }
+
+    /// The part of [`Self::next_timeout`] that transfers, notifications and lanes wait for.
+    pub fn next_work(&self) -> Time {
         if self.dead.is_some() {
             return Time::NEVER;
         }
-        let liveness = match self.connection {
-            Connection::Never => Time::NEVER,
-            Connection::Down(since) => since + self.config.lost,
-            Connection::Up(_) => self.next_heartbeat().min(self.next_suspicion()),
-        };
         let lanes = if self.missing_lanes() > 0 { self.opener.retry_at } else { Time::NEVER };
-        liveness
-            .min(lanes)
+        lanes
             .min(self.lanes.next_timeout())
             .min(self.outbound.next_timeout())
             .min(self.notify_sender.next_timeout())
+    }
+
+    /// The part of it that looks whether the peer is there, for which a moment later will do.
+    pub fn next_look(&self) -> Time {
+        if self.dead.is_some() {
+            return Time::NEVER;
+        }
+        match self.connection {
+            Connection::Never => Time::NEVER,
+            Connection::Down(since) => since + self.config.lost,
+            Connection::Up(_) => self.next_heartbeat().min(self.next_suspicion()),
+        }
     }
 
     /// Asks a silent peer whether it is there; suspects it when it stays silent.
