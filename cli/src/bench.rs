@@ -16,6 +16,7 @@ mod messages;
 mod neighbours;
 mod options;
 mod placement;
+mod process;
 mod progress;
 mod report;
 mod run;

@@ -5,28 +5,18 @@
     reason = "a test's helpers fail like the test itself"
 )]
 
+mod command;
+
 use std::io::{BufRead, BufReader, Read};
-use std::process::{Child, ChildStdout, Command, Output, Stdio};
+use std::process::{Child, ChildStdout, Command, Stdio};
 
 use rustix::process::{Pid, Signal, WaitOptions};
 
-/// `kvx bench` with these arguments, untouched by the environment's options.
-fn bench(arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_kvx"));
-    for (name, _) in std::env::vars_os() {
-        if name.to_string_lossy().starts_with("KVX_") {
-            command.env_remove(name);
-        }
-    }
-    command.arg("bench").args(arguments).stdin(Stdio::null());
-    command
-}
+use command::{kvx, outcome};
 
-/// Exit status, standard output and standard error.
-fn outcome(command: &mut Command) -> (i32, String, String) {
-    let Output { status, stdout, stderr } = command.output().unwrap();
-    let [stdout, stderr] = [stdout, stderr].map(|text| String::from_utf8(text).unwrap());
-    (status.code().unwrap(), stdout, stderr)
+/// `kvx bench` with these arguments.
+fn bench(arguments: &[&str]) -> Command {
+    kvx("bench", arguments)
 }
 
 /// The rows of a benchmark that succeeds.
@@ -160,7 +150,7 @@ fn without_the_limit_its_figures_are_null() {
 
 #[test]
 fn bad_options_exit_with_2_and_say_what_is_allowed() {
-    let cases: [(&[&str], &[&str]); 16] = [
+    let cases: [(&[&str], &[&str]); 17] = [
         (&[], &["serve", "run", "local"]),
         (&["fly"], &["fly"]),
         (&["run"], &["--peer"]),
@@ -175,6 +165,7 @@ fn bad_options_exit_with_2_and_say_what_is_allowed() {
         (&["local", "--batch=2", "--workload=ping"], &["--workload", "--batch"]),
         (&["local", "--block-size=1024G", "--batch=1048576"], &["--block-size", "bytes"]),
         (&["local", "--block-size=1024G"], &["memory", "--block-size"]),
+        (&["local", "--block-size=1GiB", "--batch=16"], &["bare loops", "--no-limit"]),
         (&["serve", "--bind=nowhere"], &["--bind", "IP:PORT"]),
         (&["serve", "--peer=127.0.0.1:1"], &["--peer"]),
     ];
@@ -279,18 +270,23 @@ fn a_peer_that_is_not_there_is_named() {
 
 #[test]
 fn a_peer_that_dies_is_named() {
-    let (mut serve, address) = serve();
-    let mut run = bench(&["run", "--workload=ping", "--reps=100000000", "--peer", &address]);
-    run.env("KVX_DEADLINE", "2");
-    let mut run = Running::start(run);
-    assert!(run.line().starts_with("Workload"));
-    serve.child.kill().unwrap();
-    let (code, stderr) = run.end();
-    assert_eq!(code, Some(1), "{stderr}");
-    // Either side of the conversation may find it out; both name the peer.
-    let id = serve.child.id().to_string();
-    let error = stderr.lines().find(|line| line.starts_with("error: ")).unwrap();
-    assert!(error.contains(&id) || error.contains(&address), "{stderr}");
+    // While the engine moves bytes, and while it and the bare loops do in turn.
+    for warmup in ["--warmup=10000000", "--warmup=0"] {
+        let (mut serve, address) = serve();
+        let long = ["run", "--workload=ping", "--reps=100000000", warmup, "--peer", &address];
+        let mut run = bench(&long);
+        run.env("KVX_DEADLINE", "2");
+        let mut run = Running::start(run);
+        assert!(run.line().starts_with("Workload"));
+        serve.child.kill().unwrap();
+        let (code, stderr) = run.end();
+        assert_eq!(code, Some(1), "{warmup}: {stderr}");
+        // Either side of the conversation may find it out; both name the peer.
+        let id = serve.child.id().to_string();
+        let error = stderr.lines().find(|line| line.starts_with("error: "));
+        let error = error.unwrap_or_else(|| panic!("{warmup}: no error: {stderr}"));
+        assert!(error.contains(&id) || error.contains(&address), "{warmup}: {stderr}");
+    }
 }
 
 #[test]

@@ -1,28 +1,18 @@
 //! `kvx demo` as a person runs it: its exit status, what it prints, and what is left behind.
 #![expect(clippy::unwrap_used, reason = "a test's helpers fail like the test itself")]
 
+mod command;
+
 use std::io::{BufRead, BufReader, Read};
-use std::process::{Child, ChildStderr, Command, Output, Stdio};
+use std::process::{Child, ChildStderr, Command, Stdio};
 
 use rustix::process::{Pid, Signal, WaitOptions};
 
-/// `kvx demo` with these arguments, untouched by the environment's options.
-fn demo(arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_kvx"));
-    for (name, _) in std::env::vars_os() {
-        if name.to_string_lossy().starts_with("KVX_") {
-            command.env_remove(name);
-        }
-    }
-    command.arg("demo").args(arguments).stdin(Stdio::null());
-    command
-}
+use command::{kvx, outcome};
 
-/// Exit status, standard output and standard error.
-fn outcome(command: &mut Command) -> (i32, String, String) {
-    let Output { status, stdout, stderr } = command.output().unwrap();
-    let [stdout, stderr] = [stdout, stderr].map(|text| String::from_utf8(text).unwrap());
-    (status.code().unwrap(), stdout, stderr)
+/// `kvx demo` with these arguments.
+fn demo(arguments: &[&str]) -> Command {
+    kvx("demo", arguments)
 }
 
 /// The values of a field in JSON, in order.

@@ -42,11 +42,14 @@ pub fn run(bytes: &[u8]) {
     let names: Vec<String> =
         Config::default().settings().iter().map(|setting| setting.variable.to_owned()).collect();
     let text = list.into_iter().map(|(name, value)| (name, value.text()));
-    let variables = text.map(|(name, value)| match names.get(usize::from(name) % 16) {
-        Some(name) => (name.clone(), value),
-        // A name that nobody knows, or one that is not ours.
-        None if name & 16 == 0 => (format!("KVX_{value}"), "1".to_owned()),
-        None => (value, "1".to_owned()),
+    let variables = text.map(|(name, value)| {
+        // Beyond the names: one that nobody knows, and one that is not ours.
+        let index = usize::from(name) % (names.len() + 2);
+        match names.get(index) {
+            Some(name) => (name.clone(), value),
+            None if index == names.len() => (format!("KVX_{value}"), "1".to_owned()),
+            None => (value, "1".to_owned()),
+        }
     });
     let Ok(config) = Config::from_env_vars(variables) else { return };
     let valid = config.validate().is_ok();

@@ -15,8 +15,10 @@ use super::TARGETS;
 const INPUTS: u64 = 400;
 
 macro_rules! tests {
-    ($($target:ident),*) => {$(
-        mod $target {
+    ($($target:ident),*) => {
+        /// The targets that have tests.
+        const TESTED: &[&str] = &[$(stringify!($target)),*];
+        $(mod $target {
             #[test]
             fn replays_its_corpus() {
                 super::replay(stringify!($target));
@@ -26,8 +28,8 @@ macro_rules! tests {
             fn takes_random_bytes() {
                 super::randomly(stringify!($target));
             }
-        }
-    )*};
+        })*
+    };
 }
 
 tests!(
@@ -48,7 +50,8 @@ tests!(
 );
 
 #[test]
-fn every_target_has_a_program_and_a_corpus() {
+fn every_target_has_tests_a_program_and_a_corpus() {
+    assert_eq!(TARGETS.map(|(name, _)| name), TESTED);
     for (name, _) in TARGETS {
         let program = fs::read_to_string(folder().join(format!("fuzz_targets/{name}.rs"))).unwrap();
         assert!(program.contains(&format!("kvx_fuzz::program!(kvx_fuzz::{name}::run);")), "{name}");

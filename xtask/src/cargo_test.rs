@@ -8,7 +8,7 @@
 use std::fs;
 use std::io::{self, BufRead, BufReader, PipeReader};
 use std::path::{Path, PathBuf};
-use std::process::{Child, ExitStatus};
+use std::process::{Child, Command, ExitStatus};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::thread;
 use std::time::Duration;
@@ -28,23 +28,38 @@ pub(crate) fn run() -> Vec<Suite> {
 
 fn try_run() -> io::Result<Vec<Suite>> {
     let mut skip_log = SkipLog::create()?;
-    // Both streams into one pipe: cargo names the binary on the one, the binary reports on the
-    // other, and only a common pipe keeps their order.
-    let (reader, writer) = io::pipe()?;
     let mut command = cargo(&["test", "--workspace", "--no-fail-fast", "--color", "never"]);
     command.env("KVX_SKIP_LOG", &skip_log.path);
-    command.stdout(writer.try_clone()?).stderr(writer);
-    let child = command.spawn()?;
-    // The command has copies of the writing end, without which the pipe ends.
-    drop(command);
     let mut counter = Counter::default();
-    let status = read_lines(child, reader, |line| {
-        println!("{line}");
+    let status = run_lines(command, |line| {
         if let Some(suite) = counter.line(line) {
             skip_log.apply(suite);
         }
     })?;
     Ok(counter.finish(status.success()))
+}
+
+/// Runs a command with its output passed through, of which `each` sees every line.
+pub(crate) fn run_lines(
+    mut command: Command,
+    mut each: impl FnMut(&str),
+) -> io::Result<ExitStatus> {
+    // Both streams into one pipe: cargo names the binary on the one, the binary reports on the
+    // other, and only a common pipe keeps their order.
+    let (reader, writer) = io::pipe()?;
+    command.stdout(writer.try_clone()?).stderr(writer);
+    let child = command.spawn()?;
+    // The command has copies of the writing end, without which the pipe ends.
+    drop(command);
+    read_lines(child, reader, |line| {
+        println!("{line}");
+        each(line);
+    })
+}
+
+/// The tests that have passed, if this is the line by which libtest sums them up.
+pub(crate) fn passed(line: &str) -> usize {
+    result(line).map_or(0, |(passed, _)| passed)
 }
 
 /// Calls `each` for every line until the child has ended. A process that a test left behind may

@@ -5,15 +5,16 @@ use std::process::{Command, Output, Stdio};
 
 use crate::report::Suite;
 
-/// The tools by which tests make network namespaces and cut links in them, and their Debian
-/// packages.
-const NETWORK_TOOLS: [(&str, &str); 2] = [("ip", "iproute2"), ("nft", "nftables")];
+/// The tools by which tests make network namespaces and cut links in them, and compile C and C++;
+/// and their Debian packages.
+const TOOLS: [(&str, &str); 4] =
+    [("ip", "iproute2"), ("nft", "nftables"), ("cc", "gcc"), ("c++", "g++")];
 
-/// Installs what is missing of the network tools, where this is Debian and the user is root. The
-/// suite stays empty when nothing was missing.
-pub(crate) fn network_tools() -> Suite {
+/// Installs what is missing of the tools, where this is Debian and the user is root. The suite
+/// stays empty when nothing was missing.
+pub(crate) fn tools() -> Suite {
     let mut suite = Suite::new("tools");
-    for (tool, package) in NETWORK_TOOLS {
+    for (tool, package) in TOOLS {
         if let Err(reason) = provide(tool, package) {
             suite.skip(package, &reason);
         }

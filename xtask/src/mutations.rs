@@ -21,7 +21,7 @@ use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::report::Suite;
-use crate::test::workspace_root;
+use crate::test::{target_directory, workspace_root};
 use copy::Copy;
 use list::{List, Mutation};
 use outcome::{Outcome, Verdicts, table};
@@ -202,13 +202,12 @@ impl<'a> Run<'a> {
                     continue;
                 }
                 let started = Instant::now();
-                match suite.run(copy, 10 * PATIENCE)? {
-                    Verdict::Passed | Verdict::Skipped(_) => {}
-                    verdict => {
-                        return Err(format!("without a mutation: {}: {verdict}", suite.name));
-                    }
+                let verdict = suite.run(copy, 10 * PATIENCE)?;
+                if !matches!(verdict, Verdict::Passed | Verdict::Skipped(_)) {
+                    return Err(format!("without a mutation: {}: {verdict}", suite.name));
                 }
-                println!("{}: passed in {:.1} s", suite.name, started.elapsed().as_secs_f32());
+                let seconds = started.elapsed().as_secs_f32();
+                println!("{}: {verdict}, in {seconds:.1} s", suite.name);
                 durations.insert(suite.name, started.elapsed());
             }
         }
@@ -257,8 +256,7 @@ impl<'a> Run<'a> {
 
 /// The directory for copies and what is built in them.
 fn directory() -> PathBuf {
-    let target = std::env::var_os("CARGO_TARGET_DIR").unwrap_or_else(|| "target".into());
-    workspace_root().join(target).join("mutations")
+    target_directory().join("mutations")
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@
 use std::ffi::OsString;
 use std::process::ExitCode;
 
+use crate::cargo_test::{self, run_lines};
 use crate::test;
 
 pub(crate) const HELP: &str = "\
@@ -14,6 +15,9 @@ pub(crate) const HELP: &str = "\
           N runs at once (one a core). Prints a line every 10 s and at the end how often each kind
           of fault fired. Exit status 1 if a promise was broken, with the command that repeats it.
 ";
+
+/// The test that is run.
+const TEST: &str = "promises_hold_whatever_fails";
 
 /// Options, and the variables of the test that they stand for.
 const OPTIONS: [(&str, &str); 5] = [
@@ -35,13 +39,18 @@ pub(crate) fn run(arguments: &[OsString]) -> ExitCode {
     }
     let arguments = ["test", "--profile", "simulation", "-p", "kvx-core", "--test", "simulation"];
     let mut command = test::cargo(&arguments);
-    command.args(["--", "--nocapture", "promises_hold_whatever_fails"]);
+    command.args(["--", "--nocapture", TEST]);
     for (_, variable) in OPTIONS {
         command.env_remove(variable);
     }
     command.envs(variables.into_iter().map(|(variable, value)| (variable, value.to_string())));
-    match command.status() {
-        Ok(status) if status.success() => ExitCode::SUCCESS,
+    let mut passed = 0;
+    match run_lines(command, |line| passed += cargo_test::passed(line)) {
+        Ok(status) if status.success() && passed > 0 => ExitCode::SUCCESS,
+        Ok(status) if status.success() => {
+            eprintln!("there is no test {TEST}");
+            ExitCode::FAILURE
+        }
         Ok(_) => ExitCode::FAILURE,
         Err(error) => {
             eprintln!("cargo does not start: {error}");

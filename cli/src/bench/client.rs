@@ -118,6 +118,7 @@ impl Client {
     fn ask(&mut self, message: Question) -> Result<Answer, Problem> {
         self.asked += 1;
         let question = Numbered { number: self.asked, message };
+        let asked = self.peer.identity().map(|(engine, _)| engine);
         let begin = Instant::now();
         self.peer.notify(question.to_string()).wait()?;
         while begin.elapsed() < self.patience {
@@ -128,6 +129,10 @@ impl Client {
                 }
                 continue;
             };
+            // Whoever else may reach this engine was not asked.
+            if notification.peer.id() != asked {
+                continue;
+            }
             let answer = Numbered::parse(&notification.bytes)
                 .map_err(|why| format!("{}: {why}", notification.peer))?;
             if answer.number == self.asked {
@@ -145,5 +150,33 @@ impl Client {
     /// An answer to another question than was asked.
     fn riddle(&self) -> Problem {
         format!("{}: its answer makes no sense; is it of another version?", self.peer.name()).into()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::thread;
+
+    use kvx::Config;
+
+    use super::super::local::loopback;
+    use super::*;
+
+    #[test]
+    fn only_the_peer_that_was_asked_is_heard() {
+        let [own, asked, stranger] = ["own", "asked", "stranger"]
+            .map(|name| Engine::new(Config::default().bind(loopback()).name(name)).unwrap());
+        let mut client = Client::connect(own.clone(), &asked.local_addr().to_string()).unwrap();
+        let intruder = stranger.connect(own.local_addr().to_string()).wait().unwrap();
+        intruder.notify("1 cpu 666").wait().unwrap();
+        let answers = thread::spawn(move || {
+            let question = asked.wait_notification(Duration::from_secs(60)).unwrap();
+            assert_eq!(&question.bytes[..], b"1 cpu");
+            asked.peers()[0].notify("1 cpu 7").wait().unwrap();
+            // Lives until the asker has gone.
+            asked
+        });
+        assert_eq!(client.cpu().unwrap(), Duration::from_nanos(7));
+        answers.join().unwrap();
     }
 }

@@ -76,6 +76,11 @@ fn gbps(bytes: u64, time: Duration) -> f64 {
     bytes as f64 / time.max(Duration::from_nanos(1)).as_secs_f64() / 1e9
 }
 
+/// A time in microseconds, as all figures are.
+pub(super) fn micros(time: Duration) -> f64 {
+    time.as_nanos() as f64 / 1e3
+}
+
 /// Times of the same thing, measured often.
 #[derive(Clone, Debug)]
 pub(super) struct Samples {

@@ -12,9 +12,10 @@ use kvx::{Config, Engine, TransferOp};
 
 use super::Problem;
 use super::client::Client;
-use super::local::{ServeProcess, loopback};
+use super::local::loopback;
 use super::measure::{Settings, measure};
 use super::options::Task;
+use super::process::Process;
 use super::progress::Progress;
 use super::run::exit_code;
 use super::shape::{Order, Shape};
@@ -82,7 +83,7 @@ pub(super) fn run(options: &Options) -> ExitCode {
 }
 
 fn idle(options: &Options, config: Config) -> Result<Idle, Problem> {
-    let processes = (0..options.peers).map(|_| ServeProcess::spawn(&config, options.transport));
+    let processes = (0..options.peers).map(|_| Process::serve(&config, options.transport, &[]));
     let processes = processes.collect::<Result<Vec<_>, _>>()?;
     let engine = Engine::new(config)?;
     let settings = Settings {
@@ -111,12 +112,12 @@ fn idle(options: &Options, config: Config) -> Result<Idle, Problem> {
         client.cpu()?;
     }
     drop((clients, engine));
-    processes.into_iter().try_for_each(ServeProcess::dismiss)?;
+    processes.into_iter().try_for_each(Process::dismiss)?;
     let &Options { peers, transport, .. } = options;
     Ok(Idle { peers, transport, lanes: settings.lanes, bytes, elapsed, cpu, wakeups })
 }
 
-/// Moves some blocks to a peer over every lane, and lets it look at each byte. Gives how many it
+/// Moves some blocks to a peer, and lets it look at each byte. Gives how many it
 /// looked at.
 fn introduce(client: &mut Client, settings: &Settings) -> Result<u64, Problem> {
     let shape = Shape { pools: 1, blocks: 64, block_bytes: 64 << 10, order: Order::Scattered };

@@ -20,7 +20,8 @@ mod stream;
 
 pub(crate) use client::LimitClient;
 pub(crate) use copying::memcpy;
-pub(crate) use server::LimitServer;
+pub(crate) use message::cost;
+pub(crate) use server::{LimitServer, MEMORY};
 
 #[cfg(test)]
 mod tests;

@@ -9,8 +9,9 @@ use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::time::{Duration, Instant};
 
+use kvx::error::PeerName;
 use kvx::transport::TransportKind;
-use kvx::{PostOptions, Prepared, Region, RegionId};
+use kvx::{PostOptions, Prepared, Region, RegionId, TransferOp};
 
 use super::Problem;
 use super::client::{Client, Ready};
@@ -85,14 +86,18 @@ pub(super) fn measure(
     let &Task { shape, op, .. } = task;
     let &Settings { seed, limit, .. } = settings;
     let blocks = limit.then(|| shape.flat(op, seed));
-    let memcpy = blocks.as_ref().map(memcpy).transpose()?;
+    let memcpy = blocks.as_ref().map(memcpy).transpose();
+    let memcpy = memcpy.map_err(|error| format!("memcpy: {error}"))?;
     let memory = Memory::new(client.engine(), shape, Side::Initiator, op, seed)?;
     let ready = client.set_up(op, shape, seed, limit)?;
-    let (prepared, prep) = prepare(task, &memory, &ready, seed)?;
+    let (prepared, prep) = prepare(op, &shape, &memory, &ready, seed)?;
     let corrupt = settings.corrupt;
     let mut bench = Bench { client, task, memory, prepared, corrupt };
     let mut limit = match &blocks {
-        Some(blocks) => Some(Limits::new(task, connect(&ready.limit, blocks, task)?)),
+        Some(blocks) => {
+            let limit = connect(&ready.limit, blocks, task)?;
+            Some(Limits::new(task, limit, bench.client.peer_name()))
+        }
         None => None,
     };
     let warmup = settings.warmup(&shape);
@@ -136,20 +141,20 @@ fn round_reps(shape: &Shape) -> u64 {
 }
 
 /// Pairs the blocks of both sides; and says how long that took.
-fn prepare(
-    task: &Task,
+pub(super) fn prepare(
+    op: TransferOp,
+    shape: &Shape,
     memory: &Memory,
     ready: &Ready,
     seed: u64,
 ) -> Result<(Prepared, Duration), Problem> {
     let [local, remote] =
-        [Side::Initiator, Side::Peer].map(|side| Memory::spans(&task.shape, side, seed));
+        [Side::Initiator, Side::Peer].map(|side| Memory::spans(shape, side, seed));
     let local_regions: Vec<&Region> = memory.regions().iter().collect();
     let remote_regions: Vec<RegionId> =
         ready.peer.regions().iter().map(|region| region.id).collect();
     let begin = Instant::now();
-    let prepared =
-        ready.peer.prepare(task.op, (&local_regions, &local), (&remote_regions, &remote))?;
+    let prepared = ready.peer.prepare(op, (&local_regions, &local), (&remote_regions, &remote))?;
     Ok((prepared, begin.elapsed()))
 }
 
@@ -157,8 +162,7 @@ fn prepare(
 fn connect(addresses: &[SocketAddr], blocks: &Blocks, task: &Task) -> Result<LimitClient, Problem> {
     let mut failures = Vec::new();
     for address in addresses {
-        // The engine leaves its sockets' buffers to the kernel; so do the bare loops.
-        match LimitClient::connect(*address, blocks, task.op, None, None) {
+        match LimitClient::connect(*address, blocks, task.op) {
             Ok(limit) => return Ok(limit),
             Err(error) => failures.push(format!("{address}: {error}")),
         }
@@ -237,6 +241,8 @@ impl Bench<'_> {
 /// What the bare loops reach for one row.
 struct Limits {
     client: LimitClient,
+    /// Who is at the other end.
+    peer: PeerName,
     bytes: u64,
     /// For each number of connections, what each rep took; a ping has one connection.
     reps: Vec<(usize, Vec<Duration>)>,
@@ -244,11 +250,11 @@ struct Limits {
 }
 
 impl Limits {
-    fn new(task: &Task, client: LimitClient) -> Self {
+    fn new(task: &Task, client: LimitClient, peer: PeerName) -> Self {
         let is_ping = task.is_ping();
         let connections = if is_ping { &[1][..] } else { &CONNECTIONS };
         let reps = connections.iter().map(|connections| (*connections, Vec::new())).collect();
-        Self { client, bytes: task.shape.bytes(), reps, is_ping }
+        Self { client, peer, bytes: task.shape.bytes(), reps, is_ping }
     }
 
     fn warm_up(&mut self, reps: u64) -> Result<(), Problem> {
@@ -258,10 +264,11 @@ impl Limits {
     }
 
     fn reps(&mut self, count: u64) -> Result<(), Problem> {
-        let Self { client, is_ping, .. } = self;
+        let Self { client, peer, is_ping, .. } = self;
         for (connections, reps) in &mut self.reps {
             for _ in 0..count {
-                reps.push(if *is_ping { client.ping() } else { client.rep(*connections) }?);
+                let rep = if *is_ping { client.ping() } else { client.rep(*connections) };
+                reps.push(rep.map_err(|error| format!("bare loops with {peer}: {error}"))?);
             }
         }
         Ok(())
@@ -275,5 +282,33 @@ impl Limits {
             reps: Samples::new(reps),
         });
         limits.min_by_key(|limit| limit.reps.p50())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+    use std::net::Ipv4Addr;
+
+    use super::super::limit::LimitServer;
+    use super::super::workload::Workload;
+    use super::*;
+
+    #[test]
+    fn bare_loops_that_end_are_an_error_that_names_the_peer() {
+        for (workload, place) in [(Workload::Ping, "ping"), (Workload::Token, "token")] {
+            let (shape, op) = (workload.shape(), TransferOp::Write);
+            let task = Task { workload: place, shape, op };
+            let (server, port) = LimitServer::start(Ipv4Addr::LOCALHOST.into()).unwrap();
+            let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+            let client = LimitClient::connect(address, &shape.flat(op, 1), op).unwrap();
+            let mut limits = Limits::new(&task, client, PeerName::unverified("the other"));
+            limits.reps(1).unwrap();
+            drop(server);
+            let why = limits.reps(1).unwrap_err();
+            // Not taken for a reader of standard output that left.
+            assert!(!why.is::<io::Error>(), "{why}");
+            assert!(why.to_string().starts_with("bare loops with the other: "), "{why}");
+        }
     }
 }

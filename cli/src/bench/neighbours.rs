@@ -8,8 +8,8 @@ mod busy;
 mod figures;
 mod hostile;
 mod key_file;
-mod process;
 
+use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::process::ExitCode;
@@ -25,17 +25,21 @@ use super::client::Client;
 use super::local::loopback;
 use super::measure::{Settings, measure};
 use super::options::Task;
+use super::process::Process;
 use super::progress::Progress;
 use super::run::exit_code;
 use super::shape::{Order, Shape};
 use super::workload::Workload;
 use crate::arguments::transport;
 use figures::{Condition, Neighbours, Round};
+use hostile::Report;
 use key_file::KeyFile;
-use process::Process;
 
 /// Between a change of neighbours and the next measurement.
 const SETTLE: Duration = Duration::from_millis(300);
+
+/// What a neighbour says once it does what it is for.
+const BEGUN: &str = "begun";
 
 /// Blocks of a bulk transfer: a quarter of the workload `paged`.
 const BULK: Shape = Shape { pools: 32, blocks: 64, block_bytes: 16 << 10, order: Order::Scattered };
@@ -81,6 +85,10 @@ pub(crate) struct Options {
     /// The engine that is served.
     #[arg(long, hide = true)]
     peer: Option<SocketAddr>,
+
+    /// How many attacks hostile peers have played before this one.
+    #[arg(long, hide = true, default_value_t = 0)]
+    played: usize,
 }
 
 /// A neighbour.
@@ -102,7 +110,7 @@ pub(super) fn run(options: &Options) -> ExitCode {
     };
     exit_code(match (options.role, options.peer) {
         (Some(Role::Busy), Some(peer)) => busy::run(config, peer),
-        (Some(Role::Hostile), Some(peer)) => hostile::run(peer, options.rate),
+        (Some(Role::Hostile), Some(peer)) => hostile::run(peer, options.rate, options.played),
         _ => neighbours(options, config).and_then(|found| {
             let text = if options.json { found.json() } else { found.table() };
             Ok(Progress::new(0).print(&text)?)
@@ -121,8 +129,9 @@ fn neighbours(options: &Options, config: Config) -> Result<Neighbours, Problem> 
     // A key of their own: the hostile peer is an insider, and must not learn the user's.
     let key = KeyFile::create()?;
     let config = config.insecure(false).auth_key_file(key.path());
-    let mut serve = Process::serve(options.transport, &key)?;
-    let engine = Engine::new(config)?;
+    let neighbours = Neighbourhood { options, config: &config, environment: environment(&key) };
+    let mut serve = Process::serve(&config, options.transport, &neighbours.environment)?;
+    let engine = Engine::new(config.clone())?;
     let settings = Settings {
         transport: options.transport,
         lanes: engine.lanes(),
@@ -141,16 +150,18 @@ fn neighbours(options: &Options, config: Config) -> Result<Neighbours, Problem> 
     // Memory, caches and congestion windows warm up once for both conditions.
     healthy.measure("warm-up")?;
     let mut rounds = Vec::new();
+    let mut played = 0;
     for _ in 0..options.rounds.get() {
         let alone = healthy.measure("alone")?;
-        let mut stopped = Process::neighbour(Role::Busy, serve.address, options, &key)?;
+        let mut stopped = neighbours.spawn(Role::Busy, serve.address, 0)?;
         stopped.stop()?;
-        let hostile = Process::neighbour(Role::Hostile, serve.address, options, &key)?;
         let begin = Instant::now();
+        let hostile = neighbours.spawn(Role::Hostile, serve.address, played)?;
         thread::sleep(SETTLE);
         let beside = healthy.measure("beside")?;
-        let report = hostile.finish()?.parse()?;
+        let report: Report = hostile.finish()?.parse()?;
         let attacked = begin.elapsed();
+        played += report.attacks;
         stopped.kill()?;
         serve.check_alive()?;
         rounds.push(Round { alone, beside, report, attacked });
@@ -167,6 +178,44 @@ fn neighbours(options: &Options, config: Config) -> Result<Neighbours, Problem> 
         pings: options.pings.get(),
         rounds,
     })
+}
+
+/// Options of the processes beside this one.
+fn environment(key: &KeyFile) -> Vec<(&'static str, OsString)> {
+    let mut environment =
+        vec![("KVX_AUTH_KEY_FILE", key.path().into()), ("KVX_INSECURE", "0".into())];
+    if std::env::var_os("KVX_LOG").is_none() {
+        // That a hostile peer's lanes break, and a killed one's, is no news here.
+        environment.push(("KVX_LOG", "error".into()));
+    }
+    environment
+}
+
+/// What all neighbours have in common.
+struct Neighbourhood<'a> {
+    options: &'a Options,
+    config: &'a Config,
+    environment: Vec<(&'static str, OsString)>,
+}
+
+impl Neighbourhood<'_> {
+    /// A neighbour of the engine at this address, once it has begun. Attacks go on where those that
+    /// were `played` ended.
+    fn spawn(&self, role: Role, peer: SocketAddr, played: usize) -> Result<Process, Problem> {
+        let (what, name) = match role {
+            Role::Busy => ("the peer to be stopped", "busy"),
+            Role::Hostile => ("the hostile peer", "hostile"),
+        };
+        let Options { rate, transport, .. } = self.options;
+        let values =
+            [peer.to_string(), rate.to_string(), transport.to_string(), played.to_string()];
+        let [peer, rate, transport, played] = values.each_ref().map(String::as_str);
+        let mut arguments = vec!["neighbours", "--role", name, "--peer", peer, "--rate", rate];
+        arguments.extend(["--transport", transport, "--played", played]);
+        let mut process = Process::spawn(what, self.config, &arguments, &self.environment)?;
+        process.expect(BEGUN)?;
+        Ok(process)
+    }
 }
 
 /// The peer that is measured: this process.

@@ -9,6 +9,7 @@ use kvx::error::Invalid;
 use kvx::transport::TransportKind;
 use kvx::{Config, TransferOp};
 
+use super::limit;
 use super::measure;
 use super::memory::Corrupt;
 use super::shape::{Order, Shape};
@@ -95,7 +96,7 @@ pub(super) struct Work {
     #[arg(long, default_value_t = 1)]
     pub(super) seed: u64,
 
-    /// Measure without bare loops and memcpy beside.
+    /// Measure without bare loops and memcpy beside; rows of more than 16 GiB a side need it.
     #[arg(long)]
     pub(super) no_limit: bool,
 
@@ -220,11 +221,22 @@ impl Work {
         workloads.map(|workload| (workload.name(), workload.shape())).collect()
     }
 
-    /// Whether the memory that this host needs for the largest row is there.
+    /// Whether the memory that this host needs for the largest row is there, and the bare loops
+    /// take it.
     ///
     /// # Errors
     /// Says how much is needed.
     pub(super) fn check_memory(&self, tasks: &[Task], sides: u64) -> Result<(), String> {
+        let cost = |Task { shape, .. }: &Task| limit::cost(shape.side_bytes(), shape.block_count());
+        let dearest = tasks.iter().map(cost).max().unwrap_or(0);
+        if !self.no_limit && dearest > limit::MEMORY {
+            return Err(format!(
+                "this needs {} of memory for the bare loops, which take {} at most; expected a \
+                 smaller --block-size or --batch, or --no-limit",
+                bytes_text(dearest),
+                bytes_text(limit::MEMORY),
+            ));
+        }
         // The bare loops have memory of their own.
         let copies = if self.no_limit { 1 } else { 2 };
         let largest = tasks.iter().map(|task| task.shape.side_bytes()).max().unwrap_or(0);

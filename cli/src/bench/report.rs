@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::figures::{Limit, Row};
+use super::figures::{Limit, Row, micros};
 use super::messages::op_name;
 
 /// The columns of the table and their widths, numbers to the right.
@@ -96,10 +96,6 @@ pub(super) fn json(row: &Row) -> String {
     ];
     let fields = fields.map(|(name, value)| format!("\"{name}\":{value}"));
     format!("{{{}}}", fields.join(","))
-}
-
-fn micros(time: Duration) -> f64 {
-    time.as_nanos() as f64 / 1e3
 }
 
 fn aligned(cells: [String; COLUMNS.len()]) -> String {

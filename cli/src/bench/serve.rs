@@ -9,7 +9,6 @@ use std::net::IpAddr;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use kvx::error::Invalid;
 use kvx::{Engine, EngineId, Incarnation, Notification, Peer, TransferOp};
 
 use super::Problem;
@@ -143,7 +142,7 @@ impl Server {
         Ok(Answer::Ready { limit_port, metadata })
     }
 
-    fn current(&self, life: (EngineId, Incarnation)) -> Result<&Current, Invalid> {
-        self.runs.get(&life).ok_or(Invalid::Empty("memory: it was not set up"))
+    fn current(&self, life: (EngineId, Incarnation)) -> Result<&Current, &'static str> {
+        self.runs.get(&life).ok_or("no memory was set up")
     }
 }

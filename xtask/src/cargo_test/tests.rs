@@ -55,6 +55,16 @@ fn tests_that_do_not_build_are_a_failure() {
 }
 
 #[test]
+fn the_lines_of_a_command_are_seen_and_the_tests_that_passed_are_counted() {
+    let mut command = Command::new("sh");
+    let result = "test result: ok. 3 passed; 0 failed; 0 ignored; 0 measured";
+    command.args(["-c", "echo \"$0\"; echo \"$0\" >&2; echo 3 passed; exit 4", result]);
+    let mut sum = 0;
+    let status = run_lines(command, |line| sum += passed(line)).unwrap();
+    assert_eq!((status.code(), sum), (Some(4), 6));
+}
+
+#[test]
 fn a_failure_without_a_name_is_counted_all_the_same() {
     let output =
         "   Doc-tests kvx\ntest result: FAILED. 1 passed; 2 failed; 0 ignored; 0 measured\n";

@@ -6,6 +6,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use serde::Deserialize;
+
 use super::directory;
 use crate::test::workspace_root;
 
@@ -30,6 +32,11 @@ impl Copy {
     /// The root of the copied workspace.
     pub(super) fn root(&self) -> &Path {
         &self.root
+    }
+
+    /// The folder of a package.
+    pub(super) fn folder(&self, package: &str) -> Result<PathBuf, String> {
+        folder(&self.root, package)
     }
 
     /// Where what is built goes.
@@ -69,6 +76,44 @@ impl Copy {
     }
 }
 
+/// What is read of a `Cargo.toml`.
+#[derive(Debug, Deserialize)]
+struct Manifest {
+    package: Option<Package>,
+    workspace: Option<Workspace>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Package {
+    name: String,
+}
+
+#[derive(Debug, Deserialize)]
+struct Workspace {
+    members: Vec<PathBuf>,
+}
+
+impl Manifest {
+    fn read(folder: &Path) -> Result<Self, String> {
+        let path = folder.join("Cargo.toml");
+        let text = fs::read_to_string(&path).map_err(|error| error.to_string());
+        let manifest = text.and_then(|text| toml::from_str(&text).map_err(|e| e.to_string()));
+        manifest.map_err(|error| format!("{}: {error}", path.display()))
+    }
+}
+
+/// The folder of a package of the workspace at `root`, which need not be called like the package.
+fn folder(root: &Path, package: &str) -> Result<PathBuf, String> {
+    let members = Manifest::read(root)?.workspace.map(|workspace| workspace.members);
+    for member in members.unwrap_or_default() {
+        let folder = root.join(member);
+        if Manifest::read(&folder)?.package.is_some_and(|found| found.name == package) {
+            return Ok(folder);
+        }
+    }
+    Err(format!("the workspace has no package {package}"))
+}
+
 /// The files of the workspace, from its root.
 fn files_of(root: &Path) -> io::Result<BTreeSet<PathBuf>> {
     let mut git = Command::new("git");
@@ -95,4 +140,20 @@ fn remove_others(root: &Path, directory: &Path, files: &BTreeSet<PathBuf>) -> io
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_package_is_found_whatever_its_folder_is_called() {
+        let root = workspace_root();
+        for (package, place) in
+            [("xtask", "xtask"), ("kvx-workers", "tests/workers"), ("kvx-engine", "")]
+        {
+            assert_eq!(folder(&root, package), Ok(root.join(place)), "{package}");
+        }
+        assert!(folder(&root, "workers").is_err());
+    }
 }

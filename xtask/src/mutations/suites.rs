@@ -5,8 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::fs;
 use std::io::{self, Read};
+use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -143,8 +144,7 @@ fn executable(line: &str) -> Option<(&str, &str)> {
 impl BuiltSuite {
     /// Runs the tests, for so long at most.
     pub(super) fn run(&self, copy: &Copy, limit: Duration) -> Result<Verdict, String> {
-        let package = copy.root().join(&self.name.package);
-        // The package's directory, as cargo has it, is named like the package.
+        let package = copy.folder(&self.name.package)?;
         let script = format!("ulimit -v {MEMORY_KIB}; exec \"$0\" \"$@\"");
         let mut command = Command::new("sh");
         command.arg("-c").arg(script).arg(&self.binary).args(&self.name.filter);
@@ -155,6 +155,8 @@ impl BuiltSuite {
         let skip_log = copy.target().join("mutations-skipped.log");
         command.env("KVX_SKIP_LOG", &skip_log);
         command.stdin(Stdio::null()).stderr(Stdio::null()).stdout(Stdio::piped());
+        // Its own, so that what it starts can be ended with it.
+        command.process_group(0);
         let failed = |error: io::Error| format!("{}: {error}", self.name);
         fs::write(&skip_log, "").map_err(failed)?;
         let mut child = command.spawn().map_err(failed)?;
@@ -183,20 +185,29 @@ impl BuiltSuite {
     }
 }
 
-/// Waits for the child's end; `None` if it had to be killed.
-fn wait(child: &mut Child, limit: Duration) -> io::Result<Option<std::process::ExitStatus>> {
+/// Waits for the end of a child that leads a process group; `None` if it had to be killed. Nothing
+/// of the group outlives it.
+fn wait(child: &mut Child, limit: Duration) -> io::Result<Option<ExitStatus>> {
     let started = Instant::now();
     loop {
-        if let Some(status) = child.try_wait()? {
-            return Ok(Some(status));
-        }
-        if started.elapsed() >= limit {
+        let ended = child.try_wait()?;
+        if ended.is_some() || started.elapsed() >= limit {
+            kill_group(child)?;
             child.kill()?;
             child.wait()?;
-            return Ok(None);
+            return Ok(ended);
         }
         thread::sleep(TICK);
     }
+}
+
+/// Kills the process group that a child leads, if any of it is left. By the shell, for std ends
+/// single processes only.
+fn kill_group(leader: &Child) -> io::Result<()> {
+    let script = format!("kill -s KILL -- -{}", leader.id());
+    let mut shell = Command::new("sh");
+    shell.args(["-c", &script]).stdin(Stdio::null()).stderr(Stdio::null());
+    shell.status().map(drop)
 }
 
 /// `test NAME ... FAILED`.
@@ -234,6 +245,21 @@ mod tests {
         assert!(SuiteName::parse("kvx-core protocol").unwrap().is_at("tests/protocol.rs"));
         assert!(SuiteName::parse("kvx-core lib plan").unwrap().is_at("unittests src/lib.rs"));
         assert_eq!(executable("   Compiling kvx-core v0.1.0 (kvx-core)"), None);
+    }
+
+    #[test]
+    fn what_a_suite_has_started_ends_with_it() {
+        let (hangs, ends) = (("sleep 1000 & wait", 1, None), ("sleep 1000 & exit 3", 60, Some(3)));
+        for (script, limit, code) in [hangs, ends] {
+            let mut shell = Command::new("sh");
+            shell.args(["-c", script]).process_group(0).stdout(Stdio::piped());
+            let mut child = shell.spawn().unwrap();
+            let mut stdout = child.stdout.take().unwrap();
+            let ended = wait(&mut child, Duration::from_secs(limit)).unwrap();
+            assert_eq!(ended.and_then(|status| status.code()), code);
+            // Ends when nobody holds the other end any more.
+            assert_eq!(stdout.read(&mut [0]).unwrap(), 0);
+        }
     }
 
     #[test]

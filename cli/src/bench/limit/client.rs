@@ -14,6 +14,9 @@ use super::party::{Check, MAX_CONNECTIONS, Party};
 use super::server::PINGS;
 use super::stream::{Side, tune};
 
+/// How long a connection may take to come about.
+const CONNECTS: Duration = Duration::from_secs(5);
+
 /// How long the server may take to answer: it fills, wipes and compares its memory before.
 const PATIENCE: Duration = Duration::from_secs(120);
 
@@ -22,7 +25,6 @@ pub(crate) struct LimitClient {
     address: SocketAddr,
     control: TcpStream,
     session: u64,
-    buffers: (Option<usize>, Option<usize>),
     party: Party,
     /// Numbers of connections that have moved the right bytes once.
     checked: [bool; MAX_CONNECTIONS + 1],
@@ -32,37 +34,28 @@ pub(crate) struct LimitClient {
 
 impl LimitClient {
     /// Connects to a server and lets both sides prepare their memory. A WRITE goes from here to
-    /// the server. `send_buffer` and `receive_buffer` are the sockets' in bytes; by default the
-    /// kernel sizes them, as it does for kvx.
+    /// the server. The kernel sizes the sockets' buffers, as it does for kvx.
     ///
     /// # Errors
     /// Nobody is there; blocks that do not pair up, are empty, overlap at the target or lie outside
     /// of their memory; not enough memory on either side.
-    pub(crate) fn connect(
-        addr: SocketAddr,
-        blocks: &Blocks,
-        op: TransferOp,
-        send_buffer: Option<usize>,
-        receive_buffer: Option<usize>,
-    ) -> io::Result<Self> {
+    pub(crate) fn connect(addr: SocketAddr, blocks: &Blocks, op: TransferOp) -> io::Result<Self> {
         let own = match op {
             TransferOp::Write => (blocks.source_len, &blocks.source[..]),
             TransferOp::Read => (blocks.target_len, &blocks.target[..]),
         };
         check_pairs(&blocks.source, &blocks.target)?;
         let party = Party::new(Side::Client, op, own, blocks.source.clone())?;
-        let control = TcpStream::connect(addr)?;
+        let control = TcpStream::connect_timeout(&addr, CONNECTS)?;
         control.set_nodelay(true)?;
         control.set_read_timeout(Some(PATIENCE))?;
         Hello::Session.write(&control)?;
-        Setup { op, send_buffer, receive_buffer, blocks: blocks.clone() }.write(&control)?;
+        Setup { op, blocks: blocks.clone() }.write(&control)?;
         let session = read_answer(&control)?;
-        let buffers = (send_buffer, receive_buffer);
         let mut client = Self {
             address: addr,
             control,
             session,
-            buffers,
             party,
             checked: [false; MAX_CONNECTIONS + 1],
             pings: None,
@@ -108,18 +101,23 @@ impl LimitClient {
     }
 
     /// One round trip over a connection of its own, at whose other end a thread waits: for a WRITE
-    /// the blocks there and a byte back, for a READ a byte there and the blocks back.
+    /// the blocks there and a byte back, for a READ a byte there and the blocks back. The first of
+    /// a connection is preceded by one that does not count, whose bytes are compared.
     ///
     /// # Errors
-    /// The connection breaks or stands still for 30 s; wrong bytes, once.
+    /// The connection breaks or stands still for 30 s; bytes that arrived wrong.
     pub(crate) fn ping(&mut self) -> io::Result<Duration> {
         if self.pings.is_none() {
             Order::Pings.write(&self.control)?;
-            self.pings = Some(self.open(PINGS)?);
+            let stream = self.open(PINGS)?;
             read_answer(&self.control)?;
+            self.party.ping(&stream, Check::Bytes)?;
+            // Whether the bytes that the server got are right.
+            read_answer(&self.control)?;
+            self.pings = Some(stream);
         }
         let Some(stream) = &self.pings else { return Err(io::ErrorKind::NotConnected.into()) };
-        self.party.ping(stream)
+        self.party.ping(stream, Check::Nothing)
     }
 
     /// Compares every byte that this side has received.
@@ -129,8 +127,8 @@ impl LimitClient {
     }
 
     fn open(&self, place: u64) -> io::Result<TcpStream> {
-        let stream = TcpStream::connect(self.address)?;
-        tune(&stream, self.buffers.0, self.buffers.1)?;
+        let stream = TcpStream::connect_timeout(&self.address, CONNECTS)?;
+        tune(&stream)?;
         Hello::Data { session: self.session, place }.write(&stream)?;
         Ok(stream)
     }

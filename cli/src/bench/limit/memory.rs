@@ -5,6 +5,7 @@ use std::io::{self, IoSlice, IoSliceMut};
 use std::ops::Range;
 
 use super::super::workload::Span;
+use crate::numbers::number_at;
 
 /// Pages of the machines that matter; kvx's own buffers are aligned to them.
 const PAGE: usize = 4096;
@@ -163,11 +164,7 @@ const WORD: usize = size_of::<u64>();
 /// the place, so that a block at a wrong place has wrong content. `offset` is a multiple of words.
 fn content(offset: usize, bytes: &mut [u8]) {
     for (word, bytes) in (offset / WORD..).zip(bytes.chunks_mut(WORD)) {
-        // The mix of splitmix64 (Steele, Lea and Flood, 2014).
-        let mixed = (word as u64).wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        let mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        bytes.copy_from_slice(&(mixed ^ (mixed >> 31)).to_le_bytes()[..bytes.len()]);
+        bytes.copy_from_slice(&number_at(0, word as u64).to_le_bytes()[..bytes.len()]);
     }
 }
 

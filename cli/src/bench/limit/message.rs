@@ -5,14 +5,12 @@ use std::io::{self, Read, Write};
 
 use kvx::TransferOp;
 
+use super::super::shape::MAX_BLOCKS;
 use super::super::workload::{Blocks, Span};
 use super::memory::invalid;
 
 /// The first bytes of every connection, so that anything else shows at once.
-const MAGIC: [u8; 8] = *b"KVXLIM1\n";
-
-/// Pairs of a session at most.
-const MAX_PAIRS: u64 = 1 << 24;
+const MAGIC: [u8; 8] = *b"KVXLIM2\n";
 
 /// The longest reason that travels.
 const MAX_REASON: usize = 1024;
@@ -30,8 +28,6 @@ pub(super) enum Hello {
 #[derive(Debug)]
 pub(super) struct Setup {
     pub(super) op: TransferOp,
-    pub(super) send_buffer: Option<usize>,
-    pub(super) receive_buffer: Option<usize>,
     pub(super) blocks: Blocks,
 }
 
@@ -69,20 +65,16 @@ impl Hello {
 impl Setup {
     /// Bytes of memory that a side needs to serve it, roughly.
     pub(super) fn cost(&self) -> u64 {
-        const OF_A_PAIR: usize = 256;
         let Blocks { source, source_len, target_len, .. } = &self.blocks;
-        let pairs = source.len().saturating_mul(OF_A_PAIR);
-        (*source_len.max(target_len)).saturating_add(pairs) as u64
+        cost(*source_len.max(target_len) as u64, source.len() as u64)
     }
 
     pub(super) fn write(&self, mut stream: impl Write) -> io::Result<()> {
-        let Self { op, send_buffer, receive_buffer, blocks } = self;
+        let Self { op, blocks } = self;
         let op = if *op == TransferOp::Read { 1 } else { 0 };
-        let buffers = [*send_buffer, *receive_buffer].map(|size| size.unwrap_or(0) as u64);
         let lens = [blocks.source_len, blocks.target_len, blocks.source.len()];
         let mut bytes = Vec::new();
         put(&mut bytes, [op]);
-        put(&mut bytes, buffers);
         put(&mut bytes, lens.map(|len| len as u64));
         for (source, target) in blocks.source.iter().zip(&blocks.target) {
             put(&mut bytes, [source.offset, target.offset, source.len].map(|n| n as u64));
@@ -92,27 +84,26 @@ impl Setup {
 
     /// Memory grows with what arrives, not with what is announced.
     pub(super) fn read(mut stream: impl Read) -> io::Result<Self> {
-        let [op, send_buffer, receive_buffer, source_len, target_len, pairs] =
-            numbers(&mut stream)?;
+        let [op, source_len, target_len, pairs] = numbers(&mut stream)?;
         let op = match op {
             0 => TransferOp::Write,
             1 => TransferOp::Read,
             _ => return Err(invalid("an unknown operation")),
         };
-        if pairs > MAX_PAIRS {
+        if pairs > MAX_BLOCKS {
             return Err(invalid("too many blocks"));
         }
         let (mut source, mut target) = (Vec::new(), Vec::new());
         for _ in 0..pairs {
             let [from, to, len] = numbers(&mut stream)?;
+            source.try_reserve(1)?;
+            target.try_reserve(1)?;
             source.push(Span { offset: size(from)?, len: size(len)? });
             target.push(Span { offset: size(to)?, len: size(len)? });
         }
         let (source_len, target_len) = (size(source_len)?, size(target_len)?);
-        let [send_buffer, receive_buffer] =
-            [send_buffer, receive_buffer].map(|size| usize::try_from(size).ok().filter(|n| *n > 0));
         let blocks = Blocks { source, target, source_len, target_len };
-        Ok(Self { op, send_buffer, receive_buffer, blocks })
+        Ok(Self { op, blocks })
     }
 }
 
@@ -137,6 +128,12 @@ impl Order {
             _ => Err(invalid("an unknown order")),
         }
     }
+}
+
+/// Bytes of memory that a side needs for so many pairs in `len` bytes, roughly.
+pub(crate) fn cost(len: u64, pairs: u64) -> u64 {
+    const OF_A_PAIR: u64 = 256;
+    len.saturating_add(pairs.saturating_mul(OF_A_PAIR))
 }
 
 /// Answers with a number, or with why not.

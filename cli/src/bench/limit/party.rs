@@ -27,7 +27,7 @@ pub(super) struct Party {
     streams: Vec<TcpStream>,
 }
 
-/// Whether a rep is looked at afterwards.
+/// Whether a rep or a ping is looked at afterwards.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Check {
     /// The receiver wipes its memory before and compares every byte afterwards.
@@ -77,29 +77,37 @@ impl Party {
         check: Check,
         ready: impl FnOnce() -> io::Result<()>,
     ) -> io::Result<Duration> {
+        self.prepare(check);
         let streams = self.streams.get(..connections).filter(|streams| !streams.is_empty());
         let streams = streams.ok_or_else(|| invalid("a number of connections"))?;
         let shares = shares(&self.sources, connections);
         let sends = self.sends();
-        let checks = check == Check::Bytes && !sends;
-        if checks {
-            self.memory.wipe();
-        }
         let load = if sends {
             Load::Send(self.memory.sources(&shares))
         } else {
             Load::Receive(self.memory.targets(&shares)?)
         };
         let spent = stream::carry(streams, load, self.side, ready)?;
-        if checks {
+        if check == Check::Bytes {
             self.check()?;
         }
         Ok(spent)
     }
 
+    /// Wipes what will be looked at, so that nothing from before is taken for what arrives.
+    pub(super) fn prepare(&mut self, check: Check) {
+        if check == Check::Bytes && !self.sends() {
+            self.memory.wipe();
+        }
+    }
+
     /// The client's side of a ping: all blocks there and a byte back, or a byte there and all
     /// blocks back.
-    pub(super) fn ping(&mut self, stream: &TcpStream) -> io::Result<Duration> {
+    ///
+    /// # Errors
+    /// The connection breaks or stands still; bytes that arrived wrong here.
+    pub(super) fn ping(&mut self, stream: &TcpStream, check: Check) -> io::Result<Duration> {
+        self.prepare(check);
         let begin;
         if self.sends() {
             let mut slices: Vec<_> = self.memory.slices().map(IoSlice::new).collect();
@@ -113,35 +121,53 @@ impl Party {
             stream::write_byte(stream)?;
             stream::receive(stream, &mut slices)?;
         }
-        Ok(begin.elapsed())
+        let spent = begin.elapsed();
+        if check == Check::Bytes {
+            self.check()?;
+        }
+        Ok(spent)
     }
 
-    /// The server's side of pings, until the client ends the stream.
-    pub(super) fn answer_pings(&mut self, stream: &TcpStream) -> io::Result<()> {
-        let outcome =
-            if self.sends() { self.send_pings(stream) } else { self.receive_pings(stream) };
-        match outcome {
+    /// The server's side of pings, until the client ends the stream. `tell` hears after the first,
+    /// before which this side was prepared, whether its bytes arrived right.
+    pub(super) fn answer_pings(
+        &mut self,
+        stream: &TcpStream,
+        tell: impl FnOnce(io::Result<()>) -> io::Result<()>,
+    ) -> io::Result<()> {
+        let first = self.answer_some(stream, 1).and_then(|()| tell(self.check()));
+        match first.and_then(|()| self.answer_some(stream, u64::MAX)) {
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(()),
             outcome => outcome,
         }
     }
 
-    fn send_pings(&self, stream: &TcpStream) -> io::Result<()> {
-        loop {
+    fn answer_some(&mut self, stream: &TcpStream, pings: u64) -> io::Result<()> {
+        if self.sends() {
+            self.send_pings(stream, pings)
+        } else {
+            self.receive_pings(stream, pings)
+        }
+    }
+
+    fn send_pings(&self, stream: &TcpStream, pings: u64) -> io::Result<()> {
+        for _ in 0..pings {
             let mut slices: Vec<_> = self.memory.slices().map(IoSlice::new).collect();
             stream::read_byte(stream)?;
             stream::send(stream, &mut slices)?;
         }
+        Ok(())
     }
 
-    fn receive_pings(&mut self, stream: &TcpStream) -> io::Result<()> {
+    fn receive_pings(&mut self, stream: &TcpStream, pings: u64) -> io::Result<()> {
         let mut blocks = self.memory.slices_mut()?;
-        loop {
+        for _ in 0..pings {
             let mut slices: Vec<_> =
                 blocks.iter_mut().map(|block| IoSliceMut::new(block)).collect();
             stream::receive(stream, &mut slices)?;
             stream::write_byte(stream)?;
         }
+        Ok(())
     }
 
     /// Compares what was received with what was sent; nothing to do for who sends.

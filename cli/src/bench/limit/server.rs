@@ -7,11 +7,12 @@ use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::memory::invalid;
 use super::message::Hello;
 use super::session;
+use super::stream::ReadUntil;
 
 /// The place of a session's connection for pings.
 pub(super) const PINGS: u64 = u64::MAX;
@@ -20,7 +21,7 @@ pub(super) const PINGS: u64 = u64::MAX;
 const MAX_GUESTS: usize = 64;
 
 /// Memory of all sessions together.
-const MEMORY: u64 = 16 << 30;
+pub(crate) const MEMORY: u64 = 16 << 30;
 
 /// How long a new connection may take to say what it is for.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -122,8 +123,8 @@ fn listen(listener: &TcpListener, house: &Arc<House>) {
 
 /// A stranger who makes no sense is nobody's concern: its connection ends, and says so.
 fn greet(guest: Guest) {
-    let hello = guest.stream.set_read_timeout(Some(PATIENCE));
-    match hello.and_then(|()| Hello::read(&guest.stream)) {
+    let until = Instant::now() + PATIENCE;
+    match Hello::read(ReadUntil::new(&guest.stream, until)) {
         Ok(Hello::Session) => session::serve(&guest),
         Ok(Hello::Data { session, place }) => {
             let house = Arc::clone(&guest.house);

@@ -4,7 +4,7 @@
 use std::io::{self, BufReader};
 use std::net::TcpStream;
 use std::sync::mpsc::Receiver;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use kvx::TransferOp;
 
@@ -12,9 +12,9 @@ use super::memory::invalid;
 use super::message::{Order, Setup, answer};
 use super::party::{Check, MAX_CONNECTIONS, Party};
 use super::server::{Guest, Loan, PINGS};
-use super::stream::{Side, tune};
+use super::stream::{ReadUntil, Side, tune};
 
-/// How long the client may take with its setup and its data connections.
+/// How long the client may take with its setup, and with each of its data connections.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Serves a client until it ends. What it cannot be told, it sees from the connection's end.
@@ -25,7 +25,6 @@ pub(super) fn serve(control: &Guest) {
 /// One client's session.
 struct Session<'a> {
     control: &'a TcpStream,
-    setup: Setup,
     party: Party,
     arrivals: Receiver<(u64, Guest)>,
     /// The data connections in order, which end with this.
@@ -37,7 +36,6 @@ struct Session<'a> {
 fn try_serve(guest: &Guest) -> io::Result<()> {
     let control = &guest.stream;
     control.set_nodelay(true)?;
-    control.set_read_timeout(Some(PATIENCE))?;
     let mut session = match Session::open(guest) {
         Ok(session) => session,
         Err(error) => return answer(control, &Err(error)),
@@ -63,7 +61,8 @@ impl<'a> Session<'a> {
     fn open(guest: &'a Guest) -> io::Result<Self> {
         let control = &guest.stream;
         // The client says no more until it is answered: nothing is read beyond the setup.
-        let setup = Setup::read(BufReader::new(control))?;
+        let until = Instant::now() + PATIENCE;
+        let setup = Setup::read(BufReader::new(ReadUntil::new(control, until)))?;
         let loan = guest.borrow(setup.cost())?;
         let blocks = &setup.blocks;
         let own = match setup.op {
@@ -73,7 +72,7 @@ impl<'a> Session<'a> {
         let party = Party::new(Side::Server, setup.op, own, blocks.source.clone())?;
         let (id, arrivals) = guest.open_session();
         answer(control, &Ok(id))?;
-        let mut session = Self { control, setup, party, arrivals, data: Vec::new(), _loan: loan };
+        let mut session = Self { control, party, arrivals, data: Vec::new(), _loan: loan };
         let arrived = (0..MAX_CONNECTIONS).map(|_| session.next_arrival());
         let mut arrived = arrived.collect::<io::Result<Vec<_>>>()?;
         arrived.sort_by_key(|(place, _)| *place);
@@ -99,14 +98,17 @@ impl<'a> Session<'a> {
         }
         // Between pings the client may take its time.
         guest.stream.set_read_timeout(None)?;
-        answer(self.control, &Ok(0))?;
-        self.party.answer_pings(&guest.stream)
+        self.party.prepare(Check::Bytes);
+        let control = self.control;
+        answer(control, &Ok(0))?;
+        let tell = |outcome: io::Result<()>| answer(control, &outcome.map(|()| 0));
+        self.party.answer_pings(&guest.stream, tell)
     }
 
     fn next_arrival(&self) -> io::Result<(u64, Guest)> {
         let arrival = self.arrivals.recv_timeout(PATIENCE);
         let (place, guest) = arrival.map_err(|_| io::ErrorKind::TimedOut)?;
-        tune(&guest.stream, self.setup.send_buffer, self.setup.receive_buffer)?;
+        tune(&guest.stream)?;
         Ok((place, guest))
     }
 }

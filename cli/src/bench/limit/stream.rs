@@ -7,8 +7,6 @@ use std::sync::{Barrier, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rustix::net::sockopt;
-
 /// Entries of one vectored call at most: UIO_MAXIOV of readv(2).
 const VECTOR_LEN: usize = 1024;
 
@@ -36,22 +34,35 @@ pub(super) enum Side {
     Server,
 }
 
-/// Sets what kvx sets: no delay, and the buffers' sizes where the user gave any.
-pub(super) fn tune(
-    stream: &TcpStream,
-    send_buffer: Option<usize>,
-    receive_buffer: Option<usize>,
-) -> io::Result<()> {
+/// Sets what kvx sets: no delay. The buffers' sizes are the kernel's choice.
+pub(super) fn tune(stream: &TcpStream) -> io::Result<()> {
     stream.set_nodelay(true)?;
     stream.set_read_timeout(Some(PATIENCE))?;
-    stream.set_write_timeout(Some(PATIENCE))?;
-    if let Some(bytes) = send_buffer {
-        sockopt::set_socket_send_buffer_size(stream, bytes)?;
+    stream.set_write_timeout(Some(PATIENCE))
+}
+
+/// Reads from a stream until a moment, however slowly the bytes come in before.
+#[derive(Debug)]
+pub(super) struct ReadUntil<'a> {
+    stream: &'a TcpStream,
+    until: Instant,
+}
+
+impl<'a> ReadUntil<'a> {
+    pub(super) fn new(stream: &'a TcpStream, until: Instant) -> Self {
+        Self { stream, until }
     }
-    if let Some(bytes) = receive_buffer {
-        sockopt::set_socket_recv_buffer_size(stream, bytes)?;
+}
+
+impl Read for ReadUntil<'_> {
+    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
+        let left = self.until.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        self.stream.set_read_timeout(Some(left))?;
+        self.stream.read(bytes)
     }
-    Ok(())
 }
 
 /// Moves a load over as many streams as it has shares, one thread each, of which the calling

@@ -1,10 +1,16 @@
-use std::io::{Read, Write};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
+use std::io::{self, Read, Write};
+use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use kvx::TransferOp;
 
+use super::super::shape::MAX_BLOCKS;
 use super::super::workload::{Blocks, Span};
 use super::memory::{Memory, shares};
+use super::message::Setup;
+use super::party::{Check, Party};
+use super::stream::{ReadUntil, Side};
 use super::{LimitClient, LimitServer, memcpy};
 
 const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
@@ -30,12 +36,19 @@ fn blocks(lens: &[usize], gap: usize) -> Blocks {
     Blocks { source, target, source_len, target_len }
 }
 
+/// Both ends of a connection.
+fn pair() -> (TcpStream, TcpStream) {
+    let listener = TcpListener::bind((LOOPBACK, 0)).unwrap();
+    let near = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    (near, listener.accept().unwrap().0)
+}
+
 /// Every number of connections, both ways, several times in any order, and pings between.
 fn measure(blocks: &Blocks) {
     let (_server, port) = LimitServer::start(LOOPBACK).unwrap();
     let address = SocketAddr::new(LOOPBACK, port);
     for op in [TransferOp::Write, TransferOp::Read] {
-        let mut client = LimitClient::connect(address, blocks, op, None, None).unwrap();
+        let mut client = LimitClient::connect(address, blocks, op).unwrap();
         for connections in [1, 2, 4, 2, 1] {
             client.rep(connections).unwrap();
             client.check().unwrap();
@@ -67,19 +80,6 @@ fn a_block_longer_than_any_call_moves_arrives() {
 #[test]
 fn a_block_alone_leaves_connections_without_work() {
     measure(&blocks(&[4096], 0));
-}
-
-#[test]
-fn small_socket_buffers_make_calls_short_and_bytes_arrive_all_the_same() {
-    let (_server, port) = LimitServer::start(LOOPBACK).unwrap();
-    let address = SocketAddr::new(LOOPBACK, port);
-    let blocks = blocks(&[70_001; 10], 3);
-    for op in [TransferOp::Write, TransferOp::Read] {
-        let small = Some(32 << 10);
-        let mut client = LimitClient::connect(address, &blocks, op, small, small).unwrap();
-        client.rep(2).unwrap();
-        client.check().unwrap();
-    }
 }
 
 #[test]
@@ -124,11 +124,67 @@ fn blocks_that_make_no_sense_are_refused() {
     ];
     for blocks in bad {
         for op in [TransferOp::Write, TransferOp::Read] {
-            assert!(LimitClient::connect(address, &blocks, op, None, None).is_err(), "{blocks:?}");
+            assert!(LimitClient::connect(address, &blocks, op).is_err(), "{blocks:?}");
         }
         assert!(memcpy(&blocks).is_err(), "{blocks:?}");
     }
-    LimitClient::connect(address, &good, TransferOp::Write, None, None).unwrap().rep(1).unwrap();
+    LimitClient::connect(address, &good, TransferOp::Write).unwrap().rep(1).unwrap();
+}
+
+#[test]
+fn more_pairs_than_any_workload_has_are_refused_before_they_are_read() {
+    let head: Vec<u8> =
+        [0, 1 << 30, 1 << 30, MAX_BLOCKS + 1].into_iter().flat_map(u64::to_le_bytes).collect();
+    let error = Setup::read(&head[..]).unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::InvalidInput, "{error}");
+}
+
+#[test]
+fn a_stream_whose_bytes_drip_in_is_read_until_the_moment_and_no_longer() {
+    let (mut near, far) = pair();
+    let drip = thread::spawn(move || {
+        while near.write_all(b"K").is_ok() {
+            thread::sleep(Duration::from_millis(1));
+        }
+    });
+    let until = Instant::now() + Duration::from_millis(50);
+    let error = ReadUntil::new(&far, until).read_exact(&mut [0; 1 << 20]).unwrap_err();
+    let late = [io::ErrorKind::TimedOut, io::ErrorKind::WouldBlock];
+    assert!(late.contains(&error.kind()), "{error}");
+    drop(far);
+    drip.join().unwrap();
+}
+
+#[test]
+fn a_ping_whose_bytes_are_wrong_is_noticed_by_whoever_gets_them() {
+    let blocks = blocks(&[4096], 0);
+    let party = |side, op| {
+        let own = match (side, op) {
+            (Side::Client, TransferOp::Write) | (Side::Server, TransferOp::Read) => {
+                (blocks.source_len, &blocks.source[..])
+            }
+            _ => (blocks.target_len, &blocks.target[..]),
+        };
+        Party::new(side, op, own, blocks.source.clone()).unwrap()
+    };
+    let wrong = [7; 4096];
+
+    let (near, mut far) = pair();
+    far.write_all(&wrong).unwrap();
+    let found = party(Side::Client, TransferOp::Read).ping(&near, Check::Bytes).unwrap_err();
+    assert_eq!(found.kind(), io::ErrorKind::InvalidData, "{found}");
+
+    let (near, mut far) = pair();
+    far.write_all(&wrong).unwrap();
+    far.shutdown(Shutdown::Write).unwrap();
+    let mut told = Vec::new();
+    let mut server = party(Side::Server, TransferOp::Write);
+    let tell = |outcome: io::Result<()>| {
+        told.push(outcome.unwrap_err().kind());
+        Ok(())
+    };
+    server.answer_pings(&near, tell).unwrap();
+    assert_eq!(told, [io::ErrorKind::InvalidData]);
 }
 
 #[test]
@@ -136,8 +192,8 @@ fn sessions_run_beside_each_other_and_strangers_disturb_none() {
     let (server, port) = LimitServer::start(LOOPBACK).unwrap();
     let address = SocketAddr::new(LOOPBACK, port);
     let blocks = blocks(&[999; 50], 2);
-    let mut first = LimitClient::connect(address, &blocks, TransferOp::Write, None, None).unwrap();
-    let mut second = LimitClient::connect(address, &blocks, TransferOp::Read, None, None).unwrap();
+    let mut first = LimitClient::connect(address, &blocks, TransferOp::Write).unwrap();
+    let mut second = LimitClient::connect(address, &blocks, TransferOp::Read).unwrap();
     let mut stranger = TcpStream::connect(address).unwrap();
     stranger.write_all(b"GET / HTTP/1.1\r\n\r\n").unwrap();
     assert_eq!(stranger.read(&mut [0; 8]).unwrap_or(0), 0);

@@ -7,14 +7,15 @@ use std::net::SocketAddr;
 use std::sync::mpsc::{Sender, channel};
 use std::thread;
 
-use kvx::{Config, Engine, PostOptions, Region, RegionId, TransferOp};
+use kvx::{Config, Engine, PostOptions, TransferOp};
 use rustix::process::{Signal, set_parent_process_death_signal};
 
 use super::super::Problem;
 use super::super::client::Client;
+use super::super::measure::prepare;
 use super::super::memory::Memory;
 use super::super::shape::{Order, Shape, Side};
-use super::process::BEGUN;
+use super::BEGUN;
 
 /// What a transfer moves.
 const SHAPE: Shape =
@@ -59,12 +60,7 @@ fn move_on(
     let mut client = Client::connect(Engine::new(config)?, &peer.to_string())?;
     let memory = Memory::new(client.engine(), SHAPE, Side::Initiator, op, SEED)?;
     let ready = client.set_up(op, SHAPE, SEED, false)?;
-    let [local, remote] =
-        [Side::Initiator, Side::Peer].map(|side| Memory::spans(&SHAPE, side, SEED));
-    let local_regions: Vec<&Region> = memory.regions().iter().collect();
-    let remote_regions: Vec<RegionId> =
-        ready.peer.regions().iter().map(|region| region.id).collect();
-    let prepared = ready.peer.prepare(op, (&local_regions, &local), (&remote_regions, &remote))?;
+    let (prepared, _) = prepare(op, &SHAPE, &memory, &ready, SEED)?;
     prepared.post(PostOptions::new())?.wait()?;
     let mut before = prepared.post(PostOptions::new())?;
     // Nobody but this process's own main thread listens, as long as there is one.

@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use kvx::transport::TransportKind;
 
-use super::super::figures::Row;
+use super::super::figures::{Row, micros};
 use super::super::shape::Shape;
-use super::hostile::Report;
+use super::hostile::{Report, distinct};
 use crate::text::bytes_text;
 
 /// The part of its throughput that a healthy peer keeps.
@@ -87,7 +87,9 @@ impl Neighbours {
     fn median(&self, of: impl Fn(&Round) -> f64) -> f64 {
         let mut all: Vec<f64> = self.rounds.iter().map(of).collect();
         all.sort_unstable_by(f64::total_cmp);
-        all.get(all.len() / 2).copied().unwrap_or(f64::NAN)
+        // The same one twice where their number is odd.
+        let middle = all.get(all.len().saturating_sub(1) / 2).zip(all.get(all.len() / 2));
+        middle.map_or(f64::NAN, |(low, high)| (low + high) / 2.0)
     }
 
     /// What a figure becomes beside the neighbours: the median of the rounds' ratios, each of
@@ -110,6 +112,11 @@ impl Neighbours {
     fn attacked(&self) -> Duration {
         let sum: Duration = self.rounds.iter().map(|round| round.attacked).sum();
         sum.max(Duration::from_nanos(1))
+    }
+
+    /// Attacks that were played in any round, each counted once.
+    fn attacks(&self) -> usize {
+        distinct(self.rounds.iter().map(|round| round.report.attacks).sum())
     }
 
     fn surprises(&self) -> u64 {
@@ -146,7 +153,7 @@ impl Neighbours {
              protocol allows",
             self.rounds.len(),
             self.blows_a_second(),
-            Report::ATTACKS,
+            self.attacks(),
             self.hostile_share() * 100.0,
             bytes_text(self.bytes_checked()),
             self.surprises(),
@@ -178,16 +185,12 @@ impl Neighbours {
             self.ratio(|of| of.gbps),
             self.ratio(|of| micros(of.ping_p99)),
             self.blows_a_second(),
-            Report::ATTACKS,
+            self.attacks(),
             self.hostile_share(),
             self.surprises(),
             self.bytes_checked(),
         )
     }
-}
-
-fn micros(time: Duration) -> f64 {
-    time.as_nanos() as f64 / 1e3
 }
 
 #[cfg(test)]

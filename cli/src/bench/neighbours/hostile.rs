@@ -14,7 +14,7 @@ use kvx_hostile::{Limits, Target, attack, run as strike};
 use rustix::process::{Signal, set_parent_process_death_signal};
 
 use super::super::Problem;
-use super::process::BEGUN;
+use super::BEGUN;
 use crate::clock;
 
 /// What is done in turn: floods of all kinds, frames and messages that are refused, and connections
@@ -48,6 +48,8 @@ const TURN: Duration = Duration::from_millis(200);
 /// What the hostile peer did, in its own words.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Report {
+    /// Attacks that it played, of those in the list one after another.
+    pub(super) attacks: usize,
     /// Frames, messages and connections.
     pub(super) blows: u64,
     /// Answers that PROTOCOL.md does not allow.
@@ -56,8 +58,8 @@ pub(super) struct Report {
     pub(super) cpu: Duration,
 }
 
-/// Attacks until standard input ends, then tells what it did.
-pub(super) fn run(peer: SocketAddr, rate: u32) -> Result<(), Problem> {
+/// Attacks until standard input ends, then tells what it did. So many attacks were `played` before.
+pub(super) fn run(peer: SocketAddr, rate: u32, played: usize) -> Result<(), Problem> {
     set_parent_process_death_signal(Some(Signal::KILL)).map_err(io::Error::from)?;
     let path = std::env::var_os("KVX_AUTH_KEY_FILE").ok_or("KVX_AUTH_KEY_FILE is not set")?;
     let target = Target::new(peer, std::fs::read(path)?);
@@ -70,7 +72,7 @@ pub(super) fn run(peer: SocketAddr, rate: u32) -> Result<(), Problem> {
     writeln!(io::stdout(), "{BEGUN}")?;
     let limits = Limits::lasting(TURN).per_second(rate);
     let mut report = Report::default();
-    for (seed, name) in (1..).zip(ATTACKS.iter().cycle()) {
+    for (seed, name) in (1..).zip(ATTACKS.iter().cycle()).skip(played) {
         if over.load(Ordering::Relaxed) {
             break;
         }
@@ -79,6 +81,7 @@ pub(super) fn run(peer: SocketAddr, rate: u32) -> Result<(), Problem> {
         if let Some(lacks) = outcome.lacks {
             return Err(format!("{name}: needs {lacks}").into());
         }
+        report.attacks += 1;
         report.blows += outcome.blows;
         report.surprises += outcome.surprises.len() as u64;
         for surprise in &outcome.surprises {
@@ -90,14 +93,16 @@ pub(super) fn run(peer: SocketAddr, rate: u32) -> Result<(), Problem> {
     Ok(())
 }
 
-impl Report {
-    /// How many attacks it goes through.
-    pub(super) const ATTACKS: usize = ATTACKS.len();
+/// How many attacks were really played, each counted once, by peers that went on where those before
+/// had ended.
+pub(super) fn distinct(played: usize) -> usize {
+    played.min(ATTACKS.len())
 }
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {} {}", self.blows, self.surprises, self.cpu.as_secs_f64())
+        let Self { attacks, blows, surprises, cpu } = self;
+        write!(f, "{attacks} {blows} {surprises} {}", cpu.as_secs_f64())
     }
 }
 
@@ -107,9 +112,10 @@ impl FromStr for Report {
     fn from_str(text: &str) -> Result<Self, String> {
         let not_one = || format!("{text:?} is no report of a hostile peer");
         let words: Vec<&str> = text.split(' ').collect();
-        let [blows, surprises, cpu] = words[..] else { return Err(not_one()) };
+        let [attacks, blows, surprises, cpu] = words[..] else { return Err(not_one()) };
         let cpu = cpu.parse().ok().and_then(|cpu| Duration::try_from_secs_f64(cpu).ok());
         Ok(Self {
+            attacks: attacks.parse().map_err(|_| not_one())?,
             blows: blows.parse().map_err(|_| not_one())?,
             surprises: surprises.parse().map_err(|_| not_one())?,
             cpu: cpu.ok_or_else(not_one)?,
@@ -128,9 +134,10 @@ mod tests {
 
     #[test]
     fn what_the_hostile_peer_reports_is_understood() {
-        let report = Report { blows: 7, surprises: 1, cpu: Duration::from_millis(1500) };
+        let report =
+            Report { attacks: 2, blows: 7, surprises: 1, cpu: Duration::from_millis(1500) };
         assert_eq!(report.to_string().parse(), Ok(report));
-        for text in ["", "1 2", "1 2 -3", "1 2 3 4", "a 2 3"] {
+        for text in ["", "1 2 3", "1 2 3 -4", "1 2 3 4 5", "a 2 3 4"] {
             assert!(text.parse::<Report>().is_err(), "{text}");
         }
     }

@@ -17,7 +17,7 @@ fn round(alone: (f64, u64), beside: (f64, u64)) -> Round {
     Round {
         alone: condition(alone.0, alone.1),
         beside: condition(beside.0, beside.1),
-        report: Report { blows: 100, surprises: 1, cpu: Duration::from_millis(20) },
+        report: Report { attacks: 6, blows: 100, surprises: 1, cpu: Duration::from_millis(20) },
         attacked: Duration::from_secs(2),
     }
 }
@@ -52,9 +52,26 @@ fn ratios_are_medians_of_what_was_measured_close_together() {
 }
 
 #[test]
+fn the_median_of_an_even_number_lies_between_the_two_in_the_middle() {
+    let mut found = three_rounds();
+    found.rounds.push(round((8.0, 10), (8.0, 10)));
+    assert!((found.median(|round| round.alone.gbps) - 3.0).abs() < 1e-9);
+    found.rounds.truncate(1);
+    assert!((found.median(|round| round.alone.gbps) - 2.0).abs() < 1e-9);
+}
+
+#[test]
+fn an_attack_that_was_played_twice_counts_once() {
+    let mut found = three_rounds();
+    assert_eq!(found.attacks(), 18);
+    found.rounds.push(round((8.0, 10), (8.0, 10)));
+    assert_eq!(found.attacks(), 20);
+}
+
+#[test]
 fn the_table_says_what_the_neighbours_are_and_both_bars() {
     let table = three_rounds().table();
-    for text in ["alone", "beside", "GB/s", "0.90", "1.50", "50 at most", "20 attacks", "1.0 %"] {
+    for text in ["alone", "beside", "GB/s", "0.90", "1.50", "50 at most", "18 attacks", "1.0 %"] {
         assert!(table.contains(text), "{text}: {table}");
     }
 }

@@ -1,5 +1,6 @@
 //! The other processes, seen from the one that measures: started, stopped, heard, and never left.
 
+use std::ffi::OsString;
 use std::io::{self, BufRead, BufReader, Read};
 use std::net::SocketAddr;
 use std::os::unix::process::CommandExt;
@@ -7,20 +8,19 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use kvx::Config;
 use kvx::transport::TransportKind;
 use rustix::process::{Pid, Signal, kill_process};
 
-use super::super::Problem;
-use super::super::local::loopback;
-use super::super::serve::LISTENING;
-use super::key_file::KeyFile;
-use super::{Options, Role};
-
-/// What a neighbour says once it does what it is for.
-pub(super) const BEGUN: &str = "begun";
+use super::Problem;
+use super::local::loopback;
+use super::serve::LISTENING;
 
 /// Bytes of a line, at most.
 const LINE: u64 = 4096;
+
+/// How long a process may take to end by itself.
+const FAREWELL: Duration = Duration::from_secs(5);
 
 /// How long the kernel may take to stop all threads of a process.
 const STOPS: Duration = Duration::from_secs(5);
@@ -33,58 +33,44 @@ pub(super) struct Process {
     /// Says to the process that it shall end.
     stdin: Option<ChildStdin>,
     stdout: BufReader<ChildStdout>,
-    /// The engine that is served, by this process or another.
+    /// Where it listens, if it serves.
     pub(super) address: SocketAddr,
 }
 
 impl Process {
-    /// The engine in the middle, once it listens.
-    pub(super) fn serve(transport: TransportKind, key: &KeyFile) -> Result<Self, Problem> {
+    /// `kvx bench serve` on loopback, once it listens.
+    pub(super) fn serve(
+        config: &Config,
+        transport: TransportKind,
+        environment: &[(&str, OsString)],
+    ) -> Result<Self, Problem> {
         let transport = transport.to_string();
         let bind = loopback().to_string();
         let arguments = ["serve", "--with-parent", "--bind", &bind, "--transport", &transport];
-        let mut process = Self::spawn("the served engine", &arguments, key)?;
+        let mut process = Self::spawn("kvx bench serve", config, &arguments, environment)?;
         let line = process.line()?;
         let address = line.strip_prefix(LISTENING).and_then(|address| address.parse().ok());
         process.address = address.ok_or_else(|| process.riddle(&line))?;
         Ok(process)
     }
 
-    /// A neighbour, once it has begun.
-    pub(super) fn neighbour(
-        role: Role,
-        address: SocketAddr,
-        options: &Options,
-        key: &KeyFile,
+    /// Any `kvx bench`. It has the environment's options, except for those that are this process's
+    /// own, and these.
+    pub(super) fn spawn(
+        what: &'static str,
+        config: &Config,
+        arguments: &[&str],
+        environment: &[(&str, OsString)],
     ) -> Result<Self, Problem> {
-        let (what, name) = match role {
-            Role::Busy => ("the peer to be stopped", "busy"),
-            Role::Hostile => ("the hostile peer", "hostile"),
-        };
-        let (peer, rate) = (address.to_string(), options.rate.to_string());
-        let transport = options.transport.to_string();
-        let arguments = ["neighbours", "--role", name, "--peer", &peer, "--rate", &rate];
-        let arguments = [&arguments[..], &["--transport", &transport]].concat();
-        let mut process = Self::spawn(what, &arguments, key)?;
-        process.address = address;
-        match process.line()? {
-            line if line == BEGUN => Ok(process),
-            line => Err(process.riddle(&line)),
-        }
-    }
-
-    fn spawn(what: &'static str, arguments: &[&str], key: &KeyFile) -> Result<Self, Problem> {
         // This very program, even if its file has been replaced since.
         let mut command = Command::new("/proc/self/exe");
         command.arg0("kvx").arg("bench").args(arguments);
-        command.env("KVX_AUTH_KEY_FILE", key.path());
-        for name in ["KVX_INSECURE", "KVX_ADVERTISE", "KVX_NAME", "KVX_BIND"] {
-            command.env_remove(name);
+        command.env_remove("KVX_ADVERTISE").env_remove("KVX_NAME");
+        // Those have been told of once.
+        for unknown in config.unknown_variables() {
+            command.env_remove(&unknown.name);
         }
-        if std::env::var_os("KVX_LOG").is_none() {
-            // That a hostile peer's lanes break, and a killed one's, is no news here.
-            command.env("KVX_LOG", "error");
-        }
+        command.envs(environment.iter().map(|(name, value)| (name, value)));
         command.stdin(Stdio::piped()).stdout(Stdio::piped());
         let failed = |error| format!("start {what}: {error}");
         let mut child = command.spawn().map_err(failed)?;
@@ -95,6 +81,14 @@ impl Process {
         };
         let stdout = BufReader::new(stdout);
         Ok(Self { what, child, stdin, stdout, address: loopback() })
+    }
+
+    /// What must be its next line, and nothing else.
+    pub(super) fn expect(&mut self, expected: &str) -> Result<(), Problem> {
+        match self.line()? {
+            line if line == expected => Ok(()),
+            line => Err(self.riddle(&line)),
+        }
     }
 
     /// Stops it (SIGSTOP), and waits until none of its threads runs any more.
@@ -121,6 +115,20 @@ impl Process {
             return Err(format!("{}: {status}", self.what).into());
         }
         Ok(last)
+    }
+
+    /// Lets it end, once nobody needs it any more.
+    pub(super) fn dismiss(mut self) -> Result<(), Problem> {
+        self.stdin = None;
+        let begin = Instant::now();
+        while begin.elapsed() < FAREWELL {
+            match self.child.try_wait()? {
+                Some(status) if status.success() => return Ok(()),
+                Some(status) => return Err(format!("{}: {status}", self.what).into()),
+                None => thread::sleep(Duration::from_millis(1)),
+            }
+        }
+        Err(format!("{}: it has not ended in {FAREWELL:?}", self.what).into())
     }
 
     /// Kills it, if it is as it should be.
@@ -164,7 +172,12 @@ impl Drop for Process {
 /// Whether each thread of a process is stopped: proc(5), stat.
 fn all_stopped(id: u32) -> io::Result<bool> {
     for task in std::fs::read_dir(format!("/proc/{id}/task"))? {
-        let stat = std::fs::read_to_string(task?.path().join("stat"))?;
+        let stat = match std::fs::read_to_string(task?.path().join("stat")) {
+            Ok(stat) => stat,
+            // A thread that has ended meanwhile runs no more.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            Err(error) => return Err(error),
+        };
         // The name of the thread stands in parentheses, and may hold anything.
         let state = stat.rsplit(')').next().and_then(|rest| rest.trim_start().chars().next());
         if state != Some('T') {
