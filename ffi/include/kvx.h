@@ -1,0 +1,469 @@
+/*
+ * The C interface of kvx. Made from the sources in ffi/src by its test `header`; not to be
+ * changed by hand.
+ *
+ * Every function returns a kvx_status; results go through pointers, which are written only on
+ * success. What went wrong, kvx_error_message() tells. Handles are numbers that are never used
+ * twice: one that was released or made up is KVX_UNKNOWN_HANDLE. What a pointer argument refers
+ * to is copied before the function returns. Any thread may call any function at any time; in a
+ * forked child each is KVX_FORKED.
+ */
+
+
+#ifndef KVX_H
+#define KVX_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+// Peers that hold the region key may read the region.
+#define KVX_REMOTE_READ 1
+
+// Peers that hold the region key may write it.
+#define KVX_REMOTE_WRITE 2
+
+// From own memory into the peer's.
+#define KVX_WRITE 0
+
+// From the peer's memory into own.
+#define KVX_READ 1
+
+// What a call came to. Negative: it failed, and kvx_error_message() tells more.
+typedef enum {
+  // Done.
+  KVX_OK = 0,
+  // Still under way; or nothing is there yet.
+  KVX_PENDING = 1,
+  // Arguments that cannot be honoured.
+  KVX_INVALID = -1,
+  // No handle, or one of something that was released.
+  KVX_UNKNOWN_HANDLE = -2,
+  // The process was forked after the library was first used.
+  KVX_FORKED = -3,
+  // The engine has been shut down.
+  KVX_SHUT_DOWN = -4,
+  // Nothing moved for the time that was allowed, or the total time was used up.
+  KVX_DEADLINE = -5,
+  // No road to the peer came back in time.
+  KVX_PEER_LOST = -6,
+  // The peer shut down.
+  KVX_PEER_CLOSED = -7,
+  // The peer was restarted: add it again to reach its new life.
+  KVX_PEER_RESTARTED = -8,
+  // The peer removed this engine.
+  KVX_PEER_RESET = -9,
+  // The peer was removed here.
+  KVX_PEER_REMOVED = -10,
+  // The peer broke the protocol.
+  KVX_PEER_MISBEHAVED = -11,
+  // The owner of the memory refused the access.
+  KVX_REFUSED = -12,
+  // The handshake failed: another auth key or version, or this engine itself.
+  KVX_HANDSHAKE = -13,
+  // Cancelled here, and confirmed: nothing of it lands any more.
+  KVX_CANCELLED = -14,
+  // Cancelled here, and not confirmed by its deadline, after which nothing lands either.
+  KVX_CANCELLED_UNFENCED = -15,
+  // The session was aborted.
+  KVX_ABORTED = -16,
+  // A region that it uses was deregistered.
+  KVX_REGION_CLOSED = -17,
+  // A bound that protects memory is reached; later calls may pass.
+  KVX_BUSY = -18,
+  // Not available here.
+  KVX_UNSUPPORTED = -19,
+  // Memory could not be had.
+  KVX_OUT_OF_MEMORY = -20,
+  // Whether a notification was delivered cannot be known.
+  KVX_DELIVERY_UNKNOWN = -21,
+  // All lanes to the peer failed, and no transport is left.
+  KVX_NO_TRANSPORT = -22,
+  // A system call failed.
+  KVX_IO = -23,
+  // A defect of the library; nothing else is known of the call's outcome.
+  KVX_PANICKED = -24,
+  // Something that has no code of its own; the message tells.
+  KVX_FAILED = -25,
+} kvx_status;
+
+// Options of an engine. Zero it, set `size` and what shall differ from the default. A value set
+// here wins over the environment, the environment (`KVX_` and the field's name in upper case)
+// over the default.
+typedef struct {
+  // sizeof(kvx_engine_options).
+  size_t size;
+  // The engine's lasting name, from which its id is made. Default: one that is made up.
+  const char *name;
+  // Where to listen: "ip" or "ip:port". Default: "127.0.0.1:0", any free port on loopback.
+  const char *bind;
+  // What peers are told to reach it at, best first: a comma-separated list of "ip", "ip:port"
+  // or interface names. Default: what the bound address suggests.
+  const char *advertise;
+  // Which transports may be used, best first. Default: "tcp".
+  const char *transports;
+  // A file of mode 0600 with the auth key that all engines of a deployment share; required off
+  // loopback, unless `insecure` is said.
+  const char *auth_key_file;
+  // What is logged, such as "kvx=info", the default.
+  const char *log;
+  // An operation that has not moved for so many nanoseconds fails. Default: 10 s.
+  uint64_t deadline_ns;
+  // One that is not done after so many fails too. Default: no such bound.
+  uint64_t total_deadline_ns;
+  // Bytes kept for a peer at most. Default: 256 MiB.
+  uint64_t peer_memory;
+  // Bytes of notifications that a peer may send before they are taken. Default: 32 MiB.
+  uint64_t notification_window;
+  // Bulk connections to a peer. Default: what the transport likes best.
+  uint16_t lanes;
+  // Threads that move bytes. Default: the smaller of 4 and the cores.
+  uint16_t io_threads;
+  // Not 0: anybody may connect who reaches the port, without a key.
+  uint8_t insecure;
+  // Not 0: the environment is not asked.
+  uint8_t ignore_environment;
+} kvx_engine_options;
+
+// An engine. 0 is none.
+typedef uint64_t kvx_engine;
+
+// A registered region. 0 is none.
+typedef uint64_t kvx_region;
+
+// A notification that was taken. 0 is none.
+typedef uint64_t kvx_notification;
+
+// An operation under way, or ended. 0 is none.
+typedef uint64_t kvx_operation;
+
+// What a transfer that is done has moved.
+typedef struct {
+  // Bytes.
+  uint64_t bytes;
+  // Runs that they moved in, after merging.
+  uint64_t runs;
+} kvx_transfer_report;
+
+// A peer, in one of its lives. 0 is none.
+typedef uint64_t kvx_peer;
+
+// A region of a peer, from its metadata.
+typedef struct {
+  // The address under which its owner knows the first byte.
+  uint64_t address;
+  // Length in bytes.
+  uint64_t len;
+  // What we may do with it: KVX_REMOTE_READ, KVX_REMOTE_WRITE.
+  uint32_t rights;
+  // -1 for host memory, else the ordinal of the CUDA device.
+  int32_t device;
+} kvx_remote_region;
+
+// A list of spans. 0 is none.
+typedef uint64_t kvx_spans;
+
+// A transfer that is ready to be posted. 0 is none.
+typedef uint64_t kvx_prepared;
+
+// Options of a post. Zero it, set `size` and what shall differ from the default.
+typedef struct {
+  // sizeof(kvx_post_options).
+  size_t size;
+  // Bytes that the peer's user is told once all data is there, or null. WRITE only.
+  const uint8_t *notification;
+  // Their number.
+  size_t notification_len;
+  // Fails when nothing has moved for so many nanoseconds. Default: the engine's.
+  uint64_t deadline_ns;
+  // Fails when it is not done after so many. Default: the engine's.
+  uint64_t total_deadline_ns;
+} kvx_post_options;
+
+#ifdef __cplusplus
+extern "C" {
+#endif // __cplusplus
+
+// Opens an engine: binds its port and starts its threads. Without options (null) it is as the
+// environment says.
+//
+// # Safety
+// `options` is null or points to options whose text ends with a zero each; `engine` points to room
+// for a handle.
+kvx_status kvx_engine_open(const kvx_engine_options *options, kvx_engine *engine);
+
+// Ends an engine: peers are told, everything outstanding fails with KVX_SHUT_DOWN, and when this
+// returns no byte lands in its memory any more. Blocks for half a second at most. What was made of
+// it keeps its handles.
+kvx_status kvx_engine_close(kvx_engine engine);
+
+// The engine's lasting id, made from its name, and its present life: 16 bytes each; either may be
+// null.
+//
+// # Safety
+// `id` and `incarnation` are null or point to room for 16 bytes.
+kvx_status kvx_engine_identity(kvx_engine engine, uint8_t (*id)[16], uint8_t (*incarnation)[16]);
+
+// The address that the engine listens on, "ip:port", as text without a final zero.
+//
+// # Safety
+// `len` points to the room that `buffer` has; there its length is told.
+kvx_status kvx_engine_address(kvx_engine engine, char *buffer, size_t *len);
+
+// A descriptor (eventfd(2)) that is readable once an operation of the engine has ended, or a
+// notification has come, since it was last read. It belongs to the engine: do not close it, and
+// read eight bytes from it before looking at what has happened. Notifications are told again only
+// after kvx_notification_take() has found none.
+//
+// # Safety
+// `descriptor` points to room for an int.
+kvx_status kvx_engine_event_descriptor(kvx_engine engine, int32_t *descriptor);
+
+// Allocates `len` bytes of zeroed, page-aligned memory and registers them. They stay until the
+// region is deregistered.
+//
+// # Safety
+// `address` and `region` point to room for an address and a handle.
+kvx_status kvx_allocate(kvx_engine engine,
+                        uint64_t len,
+                        uint32_t rights,
+                        void **address,
+                        kvx_region *region);
+
+// Registers `len` bytes of the caller's own memory from `address` on. The engine never frees them.
+//
+// # Safety
+// Until kvx_region_deregister() or kvx_engine_close() has returned, the engine and, as far as
+// `rights` go, its peers may read and write the range at any moment; it may be unmapped early
+// (transfers then fail), but nothing else may be mapped there. `region` points to room for a
+// handle.
+kvx_status kvx_register(kvx_engine engine,
+                        void *address,
+                        uint64_t len,
+                        uint32_t rights,
+                        kvx_region *region);
+
+// Deregisters a region. When this returns, no byte lands in it and none is read from it any more,
+// whatever peers do; transfers that used it fail. Memory that the engine allocated is freed.
+kvx_status kvx_region_deregister(kvx_region region);
+
+// What others need to reach these regions, to be handed over on any channel, for
+// kvx_peer_add(). Whoever holds it may use the regions, within their rights, if it may connect at
+// all: keep it secret.
+//
+// # Safety
+// `regions` points to `count` handles; `len` points to the room that `buffer` has, and there the
+// length is told.
+kvx_status kvx_engine_metadata(kvx_engine engine,
+                               const kvx_region *regions,
+                               size_t count,
+                               uint8_t *buffer,
+                               size_t *len);
+
+// Takes the next notification, waiting `timeout_ns` at most for one (0: not at all; negative: 292
+// years). KVX_PENDING if there is none.
+//
+// # Safety
+// `notification` points to room for a handle, `len` is null or points to room for the number of
+// its bytes.
+kvx_status kvx_notification_take(kvx_engine engine,
+                                 int64_t timeout_ns,
+                                 kvx_notification *notification,
+                                 size_t *len);
+
+// A notification's bytes.
+//
+// # Safety
+// `len` points to the room that `buffer` has; there their number is told.
+kvx_status kvx_notification_bytes(kvx_notification notification, uint8_t *buffer, size_t *len);
+
+// The id of the engine that a notification is from: 16 bytes.
+//
+// # Safety
+// `id` points to room for 16 bytes.
+kvx_status kvx_notification_engine(kvx_notification notification, uint8_t (*id)[16]);
+
+// What errors call the peer that a notification is from, as text without a final zero.
+//
+// # Safety
+// `len` points to the room that `buffer` has; there its length is told.
+kvx_status kvx_notification_peer(kvx_notification notification, char *buffer, size_t *len);
+
+// Releases a notification.
+kvx_status kvx_notification_release(kvx_notification notification);
+
+// What an operation has come to, as far as it has: KVX_PENDING while it is under way. Never waits,
+// and makes no system call.
+kvx_status kvx_operation_poll(kvx_operation operation);
+
+// Waits on the calling thread until an operation has ended, for `timeout_ns` at most (then it is
+// KVX_PENDING); with a negative timeout until it has, as every operation does by its deadline.
+kvx_status kvx_operation_wait(kvx_operation operation, int64_t timeout_ns);
+
+// Gives a transfer up. It then ends as KVX_CANCELLED, once the owner of the memory has confirmed,
+// as KVX_CANCELLED_UNFENCED at its deadline, or well if it was done before. What is no transfer
+// cannot be given up: KVX_UNSUPPORTED.
+kvx_status kvx_operation_cancel(kvx_operation operation);
+
+// Lets go of an operation, which goes on if it is under way.
+kvx_status kvx_operation_release(kvx_operation operation);
+
+// Where an operation's status stands, to be looked at without a call: KVX_PENDING, then what
+// kvx_operation_poll() says. Valid until the operation is released.
+//
+// # Safety
+// `word` points to room for an address.
+kvx_status kvx_operation_status_word(kvx_operation operation, const int32_t **word);
+
+// What a transfer that is done has moved. Of one that is not, its status.
+//
+// # Safety
+// `report` points to room for a kvx_transfer_report.
+kvx_status kvx_operation_report(kvx_operation operation, kvx_transfer_report *report);
+
+// The peer that kvx_peer_connect() has connected to, as a handle of its own.
+//
+// # Safety
+// `peer` points to room for a handle.
+kvx_status kvx_operation_peer(kvx_operation operation, kvx_peer *peer);
+
+// Adds a peer from its metadata, or more regions of a peer added before, and begins to connect to
+// it. Transfers may be posted at once.
+//
+// # Safety
+// `metadata` points to `len` bytes, `peer` to room for a handle.
+kvx_status kvx_peer_add(kvx_engine engine, const uint8_t *metadata, size_t len, kvx_peer *peer);
+
+// Connects to the engine at `address` ("host:port"), whoever it is. When the operation has ended,
+// kvx_operation_peer() has the peer.
+//
+// # Safety
+// `address` ends with a zero; `operation` points to room for a handle.
+kvx_status kvx_peer_connect(kvx_engine engine, const char *address, kvx_operation *operation);
+
+// The engine as a peer of its own: transfers to it are copies.
+//
+// # Safety
+// `peer` points to room for a handle.
+kvx_status kvx_peer_myself(kvx_engine engine, kvx_peer *peer);
+
+// What errors call the peer, as text without a final zero.
+//
+// # Safety
+// `len` points to the room that `buffer` has; there its length is told.
+kvx_status kvx_peer_name(kvx_peer peer, char *buffer, size_t *len);
+
+// The peer's engine and its life: 16 bytes each, either may be null. KVX_PENDING as long as nothing
+// is proven.
+//
+// # Safety
+// `id` and `incarnation` are null or point to room for 16 bytes.
+kvx_status kvx_peer_identity(kvx_peer peer, uint8_t (*id)[16], uint8_t (*incarnation)[16]);
+
+// The number of regions that the peer's metadata listed.
+//
+// # Safety
+// `count` points to room for a number.
+kvx_status kvx_peer_region_count(kvx_peer peer, size_t *count);
+
+// One of them, in the order of the metadata.
+//
+// # Safety
+// `region` points to room for a kvx_remote_region.
+kvx_status kvx_peer_region(kvx_peer peer, size_t index, kvx_remote_region *region);
+
+// KVX_OK if the peer is connected at present, else KVX_PENDING.
+kvx_status kvx_peer_is_connected(kvx_peer peer);
+
+// Ends when the peer is connected.
+//
+// # Safety
+// `operation` points to room for a handle.
+kvx_status kvx_peer_ready(kvx_peer peer, kvx_operation *operation);
+
+// Tells the peer's user these bytes; ends when the peer has them.
+//
+// # Safety
+// `bytes` points to `len` bytes, `operation` to room for a handle.
+kvx_status kvx_peer_notify(kvx_peer peer,
+                           const uint8_t *bytes,
+                           size_t len,
+                           kvx_operation *operation);
+
+// Forgets a peer: everything outstanding with it fails with KVX_PEER_REMOVED, and nothing of it
+// lands any more when this returns. The handle is released.
+kvx_status kvx_peer_remove(kvx_peer peer);
+
+// Releases a handle; the engine keeps the peer.
+kvx_status kvx_peer_release(kvx_peer peer);
+
+// What the calling thread's last failed call failed with, in English. Never null; valid until the
+// thread's next call of a kvx function fails.
+const char *kvx_error_message(void);
+
+// A list of spans in own memory: span i is `lens[i]` bytes from `offsets[i]` on in
+// `regions[region[i]]`. The columns are copied. The list keeps no region registered.
+//
+// # Safety
+// `regions` points to `region_count` handles, the columns to `count` entries each, `spans` to room
+// for a handle.
+kvx_status kvx_spans_local(const kvx_region *regions,
+                           size_t region_count,
+                           const uint32_t *region,
+                           const uint64_t *offsets,
+                           const uint64_t *lens,
+                           size_t count,
+                           kvx_spans *spans);
+
+// A list of spans in a peer's memory: span i is `lens[i]` bytes from `offsets[i]` on in the
+// `region[i]`th region of the peer's metadata. The columns are copied.
+//
+// # Safety
+// The columns point to `count` entries each, `spans` to room for a handle.
+kvx_status kvx_spans_remote(kvx_peer peer,
+                            const uint32_t *region,
+                            const uint64_t *offsets,
+                            const uint64_t *lens,
+                            size_t count,
+                            kvx_spans *spans);
+
+// Releases a list. What was prepared of it stays.
+kvx_status kvx_spans_release(kvx_spans spans);
+
+// Prepares a transfer (KVX_WRITE or KVX_READ): span i of `local` to or from span i of `remote`.
+//
+// # Safety
+// `prepared` points to room for a handle.
+kvx_status kvx_prepare(uint32_t op, kvx_spans local, kvx_spans remote, kvx_prepared *prepared);
+
+// Prepares a transfer of chosen spans: number `local_indices[i]` of `local` to or from number
+// `remote_indices[i]` of `remote`. Lists are made once and used for many requests.
+//
+// # Safety
+// `local_indices` and `remote_indices` point to `count` entries each, `prepared` to room for a
+// handle.
+kvx_status kvx_prepare_selected(uint32_t op,
+                                kvx_spans local,
+                                const uint32_t *local_indices,
+                                kvx_spans remote,
+                                const uint32_t *remote_indices,
+                                size_t count,
+                                kvx_prepared *prepared);
+
+// Releases a prepared transfer. What was posted of it goes on.
+kvx_status kvx_prepared_release(kvx_prepared prepared);
+
+// Posts a prepared transfer, with options or without (null). The calling thread sends the first
+// bytes itself and never blocks on the network.
+//
+// # Safety
+// `options` is null or points to options whose notification is as long as it says; `operation`
+// points to room for a handle.
+kvx_status kvx_post(kvx_prepared prepared,
+                    const kvx_post_options *options,
+                    kvx_operation *operation);
+
+#ifdef __cplusplus
+}  // extern "C"
+#endif  // __cplusplus
+
+#endif  /* KVX_H */
