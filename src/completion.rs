@@ -7,7 +7,9 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
-use kvx_core::error::{Error, Result};
+use kvx_core::error::{Cause, Error, Operation as Doing, Result};
+
+use crate::memory::process_id;
 
 /// How long a waiting thread looks before it sleeps: about what waking it would cost.
 const SPIN: Duration = Duration::from_micros(20);
@@ -152,17 +154,20 @@ impl<T: Clone> Drop for Promise<T> {
 #[must_use = "an operation that nobody waits for goes on, but its error is lost"]
 pub struct Operation<T> {
     completion: Arc<Completion<Result<T>>>,
+    /// The process that began it: in a forked child nobody ends it, and who held the lock of its
+    /// completion may be gone.
+    process: u32,
 }
 
 impl<T: Clone> Operation<T> {
     pub(crate) fn new(completion: Arc<Completion<Result<T>>>) -> Self {
-        Self { completion }
+        Self { completion, process: process_id() }
     }
 
     pub(crate) fn done(value: Result<T>) -> Self {
         let completion = Completion::new();
         completion.set(value);
-        Self { completion }
+        Self::new(completion)
     }
 
     /// What the operation is to set.
@@ -175,17 +180,31 @@ impl<T: Clone> Operation<T> {
     /// # Errors
     /// What the operation failed with.
     pub fn wait(&self) -> Result<T> {
+        self.check()?;
         self.completion.wait()
     }
 
     /// Waits on the calling thread for `timeout` at most; `None`: it is still under way.
     pub fn wait_timeout(&self, timeout: Duration) -> Option<Result<T>> {
-        self.completion.wait_timeout(timeout)
+        match self.check() {
+            Ok(()) => self.completion.wait_timeout(timeout),
+            Err(forked) => Some(Err(forked)),
+        }
     }
 
     /// The outcome, if there is one yet. Never waits, and makes no system call.
     pub fn poll(&self) -> Option<Result<T>> {
-        self.completion.get()
+        match self.check() {
+            Ok(()) => self.completion.get(),
+            Err(forked) => Some(Err(forked)),
+        }
+    }
+
+    fn check(&self) -> Result<()> {
+        if self.process == process_id() {
+            return Ok(());
+        }
+        Err(Error::new(Doing::Wait, Cause::Forked))
     }
 }
 
@@ -193,7 +212,10 @@ impl<T: Clone> Future for Operation<T> {
     type Output = Result<T>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<T>> {
-        self.completion.poll_value(cx)
+        match self.check() {
+            Ok(()) => self.completion.poll_value(cx),
+            Err(forked) => Poll::Ready(Err(forked)),
+        }
     }
 }
 

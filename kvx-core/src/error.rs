@@ -84,6 +84,8 @@ pub enum Operation {
     Directory,
     /// Reading a layout.
     Layout,
+    /// Waiting for an operation that was begun before.
+    Wait,
     /// Shutting an engine down.
     Shutdown,
 }
@@ -105,6 +107,7 @@ impl fmt::Display for Operation {
             Self::Receive => "receive KV cache",
             Self::Directory => "directory",
             Self::Layout => "layout",
+            Self::Wait => "wait",
             Self::Shutdown => "shut down",
         })
     }

@@ -151,7 +151,7 @@ impl Receiver {
     /// # Errors
     /// As [`Receiver::done`].
     pub fn wait(&self) -> Result<Received> {
-        self.state.done.wait()
+        self.done().wait()
     }
 
     /// Waits until more layers than `seen` have arrived, or the session has ended, and returns how

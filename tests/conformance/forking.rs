@@ -2,6 +2,7 @@
 //! hangs, whatever the parent's threads were at.
 
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use kvx::error::Cause;
 use kvx::{Error, PostOptions, RankKey, Rights, Room, SessionKey, TransferOp};
@@ -26,7 +27,12 @@ pub(crate) fn every_call_in_a_forked_child_says_so(fabric: &dyn Fabric) {
     let sender = a.sender(other, &pool.pool, Some(LONG)).unwrap();
     let rank = || RankKey { instance: String::new(), dp: 0, pp: 0, tp: 0 };
     let probe = Probe::new(&a, &b);
-    let calls: [&dyn Fn() -> Option<Error>; 16] = [
+    // Begun before the fork, and not over.
+    let begun = prepared.post(PostOptions::new()).unwrap();
+    let granted = sender.granted();
+    let nobody = a.connect("127.0.0.1:1");
+    let soon = Duration::from_millis(1);
+    let calls: [&dyn Fn() -> Option<Error>; 21] = [
         &|| a.allocate(8, Rights::empty()).err(),
         &|| a.register_buffer(&local.buffer, Rights::empty()).err(),
         &|| a.add_peer(&blob).err(),
@@ -43,6 +49,11 @@ pub(crate) fn every_call_in_a_forked_child_says_so(fabric: &dyn Fabric) {
         &|| a.serve_rank(rank()).err(),
         &|| peer.register_rank(rank()).err(),
         &|| peer.find_rank(rank(), LONG).wait().err(),
+        &|| begun.wait().err(),
+        &|| granted.wait().err(),
+        &|| granted.wait_timeout(soon).and_then(Result::err),
+        &|| granted.poll().and_then(Result::err),
+        &|| nobody.wait().err(),
     ];
     let over = AtomicBool::new(false);
     std::thread::scope(|scope| {

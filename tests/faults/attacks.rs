@@ -67,7 +67,7 @@ rows! {
         "rank-flood", "question-flood", "question-churn";
     Twice floods_are_borne_or_ended:
         "heartbeat-flood", "unread-answers", "unacknowledged-answers", "refusal-flood",
-        "cancel-flood", "lane-flood", "swallowed-dials";
+        "cancel-flood", "lane-flood", "lane-churn", "swallowed-dials";
     Twice rooms_and_peers_are_not_flooded:
         "room-flood", "grant-churn", "reconnect-flood", "peer-flood";
     Twice who_is_slow_holds_up_nobody:

@@ -1,13 +1,15 @@
 //! Lanes: opened without a proof, with an old one, for another peer, or too many of them.
 
-use kvx_core::id::{Association, EngineId, LaneId};
+use kvx_core::error::Refusal;
+use kvx_core::id::{Association, EngineId, LaneId, Slot};
 use kvx_core::wire::handshake::{HandshakeMessage, LaneProof};
 use kvx_core::wire::message::Message;
 
 use crate::Attack;
 use crate::connection::{Claim, Control, Gone, Lane, Result, Stream};
+use crate::forge::{Entry, Frame};
 use crate::outcome::Answer;
-use crate::scene::Scene;
+use crate::scene::{Scene, refused};
 
 pub(super) const ATTACKS: &[Attack] = &[
     Attack {
@@ -27,6 +29,12 @@ pub(super) const ATTACKS: &[Attack] = &[
         what: "as many lanes as can be had, and then their opening and closing without end",
         must: "at most 64 are open, and the closed ones that are not retired are bounded",
         run: lane_flood,
+    },
+    Attack {
+        name: "lane-churn",
+        what: "lanes that carry a large frame each, are closed and rightly retired, without end",
+        must: "nothing of a lane that both sides have retired is kept",
+        run: lane_churn,
     },
     Attack {
         name: "lane-lies",
@@ -177,6 +185,29 @@ fn lane_flood(scene: &mut Scene<'_>) -> Result<()> {
     }
     let answer = control.verdict()?;
     scene.judge("after a flood of lanes", answer, &[Answer::Ignored]);
+    Ok(())
+}
+
+fn lane_churn(scene: &mut Scene<'_>) -> Result<()> {
+    let mut control = scene.enter()?;
+    for _ in 0..scene.pace.flood(10) {
+        if scene.pace.is_over() {
+            break;
+        }
+        scene.pace.blow();
+        let mut lane = Lane::open(scene.target, &mut control)?;
+        // A slot that was never given out: the table is read all the same.
+        let entries = vec![Entry::new(Slot(u32::MAX), 0, 1); 1024];
+        lane.send(&Frame::read(scene.read(), scene.later(), entries))?;
+        let answer = lane.verdict(&mut control)?;
+        scene.judge("a request for what is not there", answer, &[refused(Refusal::UnknownSlot)]);
+        let id = lane.id;
+        drop(lane);
+        control.send(&Message::LaneRetired { lane: id, processed: 0 })?;
+    }
+    let answer = control.verdict()?;
+    scene.judge("after lanes that came and went", answer, &[Answer::Ignored]);
+    control.leave();
     Ok(())
 }
 
