@@ -22,6 +22,27 @@
 // Peers that hold the region key may write it.
 #define KVX_REMOTE_WRITE 2
 
+// Keys and values, a window of heads each.
+#define KVX_KEY_VALUE 1
+
+// One latent vector a token, the same on every tensor-parallel rank (MLA).
+#define KVX_LATENT 2
+
+// 8-bit float, either kind.
+#define KVX_FP8 1
+
+// bfloat16.
+#define KVX_BF16 2
+
+// IEEE half.
+#define KVX_FP16 3
+
+// IEEE single.
+#define KVX_FP32 4
+
+// 8-bit integer.
+#define KVX_INT8 5
+
 // From own memory into the peer's.
 #define KVX_WRITE 0
 
@@ -158,6 +179,78 @@ typedef struct {
   // -1 for host memory, else the ordinal of the CUDA device.
   int32_t device;
 } kvx_remote_region;
+
+// How a worker rank's KV pool lies in memory. Byte i of head h (of this rank's window), token slot
+// t of block b, of pool p is at `pool_offsets[p] + b * block_stride + t * token_stride +
+// h * head_stride + i` in region `pool_regions[p]` of the regions beside the layout.
+typedef struct {
+  // sizeof(kvx_layout).
+  size_t size;
+  // KVX_KEY_VALUE or KVX_LATENT.
+  uint32_t attention;
+  // What an element is: KVX_FP8 and so on.
+  uint32_t dtype;
+  // The first layer held here, counted in the whole model.
+  uint32_t first_layer;
+  // The number of layers held here.
+  uint32_t layers;
+  // Tokens in a block.
+  uint32_t block_tokens;
+  // Blocks in each pool.
+  uint32_t blocks;
+  // The first KV head held here; 0 for latent.
+  uint32_t heads_first;
+  // The number of heads held here; 1 for latent.
+  uint32_t heads_count;
+  // The KV heads of the whole model; 1 for latent.
+  uint32_t heads_total;
+  // Elements of one head's K (or V) of one token; of the latent vector.
+  uint32_t head_size;
+  // Bytes from one block to the next within a pool.
+  uint64_t block_stride;
+  // Bytes from one token slot to the next within a block.
+  uint64_t token_stride;
+  // Bytes from one head to the next.
+  uint64_t head_stride;
+  // Where each pool begins, in layer order: for keys and values two a layer (K, then V), for
+  // latent one.
+  const uint32_t *pool_regions;
+  // The offset of block 0 in that region.
+  const uint64_t *pool_offsets;
+  // The number of pools.
+  size_t pool_count;
+} kvx_layout;
+
+// The KV pool of a worker rank. 0 is none.
+typedef uint64_t kvx_pool;
+
+// Which session of which request.
+typedef struct {
+  // The request.
+  uint64_t room;
+  // Counts retries of the same room, from 0.
+  uint32_t attempt;
+  // Rank of the sender in its instance.
+  uint32_t sender_rank;
+  // Rank of the receiver in its instance.
+  uint32_t receiver_rank;
+} kvx_session_key;
+
+// The prefill side of one session. 0 is none.
+typedef uint64_t kvx_sender;
+
+// The decode side of one session. 0 is none.
+typedef uint64_t kvx_receiver;
+
+// What a receiver has granted.
+typedef struct {
+  // The receiver's tokens; those are sent.
+  uint32_t tokens;
+  // The first layer that both sides hold, counted in the whole model.
+  uint32_t first_layer;
+  // Their number.
+  uint32_t layers;
+} kvx_granted;
 
 // A list of spans. 0 is none.
 typedef uint64_t kvx_spans;
@@ -314,7 +407,7 @@ kvx_status kvx_operation_release(kvx_operation operation);
 // `word` points to room for an address.
 kvx_status kvx_operation_status_word(kvx_operation operation, const int32_t **word);
 
-// What a transfer that is done has moved. Of one that is not, its status.
+// What a transfer, or a session that was finished, has moved. Of one that is not done, its status.
 //
 // # Safety
 // `report` points to room for a kvx_transfer_report.
@@ -395,6 +488,120 @@ kvx_status kvx_peer_remove(kvx_peer peer);
 
 // Releases a handle; the engine keeps the peer.
 kvx_status kvx_peer_release(kvx_peer peer);
+
+// A pool that lies in these regions, as the layout says. Made once, used for every session; it
+// keeps no region registered.
+//
+// # Safety
+// `layout` points to a layout whose arrays are as long as it says, `regions` to `count` handles,
+// `pool` to room for a handle.
+kvx_status kvx_pool_create(const kvx_layout *layout,
+                           const kvx_region *regions,
+                           size_t count,
+                           kvx_pool *pool);
+
+// Releases a pool. Sessions that use it go on.
+kvx_status kvx_pool_release(kvx_pool pool);
+
+// Opens the sending side of a session; the receiver may have come before. `deadline_ns`: how long
+// to wait for it, and for progress of each write; 0: the engine's.
+//
+// # Safety
+// `key` points to a key, `sender` to room for a handle.
+kvx_status kvx_sender_open(kvx_engine engine,
+                           const kvx_session_key *key,
+                           kvx_pool pool,
+                           uint64_t deadline_ns,
+                           kvx_sender *sender);
+
+// Ends when the receiver has granted its blocks; kvx_operation_granted() tells which.
+//
+// # Safety
+// `operation` points to room for a handle.
+kvx_status kvx_sender_granted(kvx_sender sender, kvx_operation *operation);
+
+// Writes `layers` layers from `first_layer` on (counted in the whole model) of the prompt, which
+// lies in `blocks` of the sender's pool. To be called for each group of layers as prefill finishes
+// them, in any order, each layer once.
+//
+// # Safety
+// `blocks` points to `count` entries, `operation` to room for a handle.
+kvx_status kvx_sender_write(kvx_sender sender,
+                            uint32_t first_layer,
+                            uint32_t layers,
+                            const uint32_t *blocks,
+                            size_t count,
+                            kvx_operation *operation);
+
+// Says that all layers were written, with the small payload that decode needs (256 KiB at most).
+// The operation ends when everything is in the receiver's memory and it knows. The handle is
+// released.
+//
+// # Safety
+// `payload` points to `len` bytes, `operation` to room for a handle.
+kvx_status kvx_sender_finish(kvx_sender sender,
+                             const uint8_t *payload,
+                             size_t len,
+                             kvx_operation *operation);
+
+// Gives the session up; the receiver is told why. The handle is released.
+//
+// # Safety
+// `reason` is null or ends with a zero.
+kvx_status kvx_sender_abort(kvx_sender sender, const char *reason);
+
+// Opens the receiving side of a session with this peer as the sender: grants it `blocks` of
+// `pool`, which stand for `tokens` tokens. The sender may come later. `deadline_ns`: how long
+// nothing may arrive, the time until the first layer included; 0: the engine's.
+//
+// # Safety
+// `key` points to a key, `blocks` to `count` entries, `receiver` to room for a handle.
+kvx_status kvx_receiver_open(kvx_peer peer,
+                             const kvx_session_key *key,
+                             kvx_pool pool,
+                             uint32_t tokens,
+                             const uint32_t *blocks,
+                             size_t count,
+                             uint64_t deadline_ns,
+                             kvx_receiver *receiver);
+
+// Ends when this layer (counted in the whole model) has arrived.
+//
+// # Safety
+// `operation` points to room for a handle.
+kvx_status kvx_receiver_layer(kvx_receiver receiver, uint32_t layer, kvx_operation *operation);
+
+// The number of layers that have arrived.
+//
+// # Safety
+// `layers` points to room for a number.
+kvx_status kvx_receiver_arrived(kvx_receiver receiver, uint32_t *layers);
+
+// Ends when everything has arrived; kvx_operation_payload() then has what the sender ended with.
+//
+// # Safety
+// `operation` points to room for a handle.
+kvx_status kvx_receiver_done(kvx_receiver receiver, kvx_operation *operation);
+
+// Ends the receiving side: aborts the session, with a reason or without (null), unless it is
+// complete. When this returns, nothing lands in the granted blocks any more. The handle is
+// released.
+//
+// # Safety
+// `reason` is null or ends with a zero.
+kvx_status kvx_receiver_close(kvx_receiver receiver, const char *reason);
+
+// What the receiver has granted, once kvx_sender_granted() has ended.
+//
+// # Safety
+// `granted` points to room for a kvx_granted.
+kvx_status kvx_operation_granted(kvx_operation operation, kvx_granted *granted);
+
+// What the sender ended with, once kvx_receiver_done() has ended.
+//
+// # Safety
+// `len` points to the room that `buffer` has; there its length is told.
+kvx_status kvx_operation_payload(kvx_operation operation, uint8_t *buffer, size_t *len);
 
 // What the calling thread's last failed call failed with, in English. Never null; valid until the
 // thread's next call of a kvx function fails.

@@ -21,5 +21,6 @@ pub mod notification;
 pub mod operation;
 pub mod peer;
 mod raw;
+pub mod session;
 pub mod status;
 pub mod transfer;

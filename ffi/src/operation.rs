@@ -1,13 +1,14 @@
 //! Operations: what takes time. Whoever started one polls it, waits for it, reads its status word,
 //! or sleeps until the engine's event descriptor says that something has ended.
 
+use std::fmt::Debug;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicI32, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::task::{Context, Wake, Waker};
+use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
-use ::engine::{Operation, Peer, Result, Transfer, TransferReport};
+use ::engine::{Granted, Operation, Peer, Received, Result, Sent, Transfer, TransferReport};
 
 use crate::event::Event;
 use crate::handle::Table;
@@ -33,68 +34,82 @@ static OPERATIONS: Table<Started> = Table::new(5, "operation");
 /// Something that ends later.
 #[derive(Debug)]
 struct Started {
-    source: Source,
+    ends: Box<dyn Ends>,
     event: Arc<Event>,
     /// `KVX_PENDING`, then what it came to.
     word: AtomicI32,
     outcome: OnceLock<std::result::Result<Outcome, Failure>>,
 }
 
-/// What is under way.
-#[derive(Clone, Debug)]
-pub(crate) enum Source {
-    Transfer(Transfer),
-    Connect(Operation<Peer>),
-    Done(Operation<()>),
-}
-
 /// What came of it.
 #[derive(Clone, Debug)]
-enum Outcome {
+pub(crate) enum Outcome {
+    Done,
     Moved(TransferReport),
     Peer(Peer),
-    Done,
+    Granted(Granted),
+    Sent(Sent),
+    Received(Received),
 }
 
-impl Source {
+/// What is under way.
+pub(crate) trait Ends: Debug + Send + Sync {
     /// The outcome if there is one; else the waker is called when there is.
-    fn poll(&self, cx: &mut Context<'_>) -> Option<Result<Outcome>> {
-        fn of<F: Future + Unpin>(mut source: F, cx: &mut Context<'_>) -> Option<F::Output> {
-            match Pin::new(&mut source).poll(cx) {
-                std::task::Poll::Ready(outcome) => Some(outcome),
-                std::task::Poll::Pending => None,
-            }
-        }
-        match self.clone() {
-            Self::Transfer(transfer) => of(transfer, cx).map(|end| end.map(Outcome::Moved)),
-            Self::Connect(connect) => of(connect, cx).map(|end| end.map(Outcome::Peer)),
-            Self::Done(operation) => of(operation, cx).map(|end| end.map(|()| Outcome::Done)),
-        }
+    fn poll(&self, cx: &mut Context<'_>) -> Poll<Result<Outcome>>;
+
+    /// Waits on the calling thread; without a timeout until there is one, for every operation ends.
+    fn wait(&self, timeout: Option<Duration>) -> Option<Result<Outcome>>;
+
+    /// Gives it up, if that is possible.
+    fn cancel(&self) -> bool {
+        false
+    }
+}
+
+impl Ends for Transfer {
+    fn poll(&self, cx: &mut Context<'_>) -> Poll<Result<Outcome>> {
+        Pin::new(&mut self.clone()).poll(cx).map_ok(Outcome::Moved)
     }
 
-    /// Waits on the calling thread; for ever without a timeout, for every operation ends.
     fn wait(&self, timeout: Option<Duration>) -> Option<Result<Outcome>> {
-        match (self, timeout) {
-            (Self::Transfer(transfer), None) => Some(transfer.wait().map(Outcome::Moved)),
-            (Self::Transfer(transfer), Some(timeout)) => {
-                transfer.wait_timeout(timeout).map(|end| end.map(Outcome::Moved))
-            }
-            (Self::Connect(connect), None) => Some(connect.wait().map(Outcome::Peer)),
-            (Self::Connect(connect), Some(timeout)) => {
-                connect.wait_timeout(timeout).map(|end| end.map(Outcome::Peer))
-            }
-            (Self::Done(operation), None) => Some(operation.wait().map(|()| Outcome::Done)),
-            (Self::Done(operation), Some(timeout)) => {
-                operation.wait_timeout(timeout).map(|end| end.map(|()| Outcome::Done))
-            }
-        }
+        let outcome = match timeout {
+            None => Some(Self::wait(self)),
+            Some(timeout) => self.wait_timeout(timeout),
+        };
+        outcome.map(|moved| moved.map(Outcome::Moved))
+    }
+
+    fn cancel(&self) -> bool {
+        Self::cancel(self);
+        true
+    }
+}
+
+/// An operation of the engine, and what its outcome is here.
+#[derive(Debug)]
+pub(crate) struct Later<T>(pub(crate) Operation<T>, pub(crate) fn(T) -> Outcome);
+
+impl<T: Clone + Debug + Send> Ends for Later<T> {
+    fn poll(&self, cx: &mut Context<'_>) -> Poll<Result<Outcome>> {
+        Pin::new(&mut self.0.clone()).poll(cx).map_ok(self.1)
+    }
+
+    fn wait(&self, timeout: Option<Duration>) -> Option<Result<Outcome>> {
+        let outcome = match timeout {
+            None => Some(self.0.wait()),
+            Some(timeout) => self.0.wait_timeout(timeout),
+        };
+        outcome.map(|outcome| outcome.map(self.1))
     }
 }
 
 /// Gives what was started a handle. It rings `event` when it has ended.
-pub(crate) fn start(source: Source, event: &Arc<Event>) -> std::result::Result<u64, Failure> {
+pub(crate) fn start(
+    ends: impl Ends + 'static,
+    event: &Arc<Event>,
+) -> std::result::Result<u64, Failure> {
     let started = Arc::new(Started {
-        source,
+        ends: Box::new(ends),
         event: Arc::clone(event),
         word: AtomicI32::new(kvx_status::KVX_PENDING as i32),
         outcome: OnceLock::new(),
@@ -104,11 +119,16 @@ pub(crate) fn start(source: Source, event: &Arc<Event>) -> std::result::Result<u
     Ok(handle)
 }
 
+/// What an operation has come to, once it has ended well.
+pub(crate) fn outcome(operation: kvx_operation) -> std::result::Result<Outcome, Failure> {
+    OPERATIONS.get(operation)?.outcome()
+}
+
 impl Started {
     /// Looks whether it has ended, and if not, to be called again when it has.
     fn look(self: &Arc<Self>) {
         let waker = Waker::from(Arc::clone(self));
-        if let Some(outcome) = self.source.poll(&mut Context::from_waker(&waker)) {
+        if let Poll::Ready(outcome) = self.ends.poll(&mut Context::from_waker(&waker)) {
             self.end(outcome);
             self.event.ring();
         }
@@ -156,7 +176,7 @@ pub extern "C" fn kvx_operation_wait(operation: kvx_operation, timeout_ns: i64) 
         let started = OPERATIONS.get(operation)?;
         if started.outcome.get().is_none() {
             let timeout = u64::try_from(timeout_ns).ok().map(Duration::from_nanos);
-            if let Some(outcome) = started.source.wait(timeout) {
+            if let Some(outcome) = started.ends.wait(timeout) {
                 started.end(outcome);
             }
         }
@@ -169,12 +189,11 @@ pub extern "C" fn kvx_operation_wait(operation: kvx_operation, timeout_ns: i64) 
 /// cannot be given up: KVX_UNSUPPORTED.
 #[unsafe(no_mangle)]
 pub extern "C" fn kvx_operation_cancel(operation: kvx_operation) -> kvx_status {
-    call(|| match &OPERATIONS.get(operation)?.source {
-        Source::Transfer(transfer) => {
-            transfer.cancel();
-            Ok(kvx_status::KVX_OK)
+    call(|| {
+        if OPERATIONS.get(operation)?.ends.cancel() {
+            return Ok(kvx_status::KVX_OK);
         }
-        _ => Err(Failure::new(kvx_status::KVX_UNSUPPORTED, "only transfers can be cancelled")),
+        Err(Failure::new(kvx_status::KVX_UNSUPPORTED, "only transfers can be cancelled"))
     })
 }
 
@@ -202,7 +221,7 @@ pub unsafe extern "C" fn kvx_operation_status_word(
     })
 }
 
-/// What a transfer that is done has moved. Of one that is not, its status.
+/// What a transfer, or a session that was finished, has moved. Of one that is not done, its status.
 ///
 /// # Safety
 /// `report` points to room for a kvx_transfer_report.
@@ -214,10 +233,12 @@ pub unsafe extern "C" fn kvx_operation_report(
     call(|| {
         // SAFETY: as the caller promises.
         let report = unsafe { Out::new("report", report) }?;
-        let Outcome::Moved(moved) = OPERATIONS.get(operation)?.outcome()? else {
-            return Err(Failure::invalid("operation", "is no transfer"));
+        let (bytes, runs) = match outcome(operation)? {
+            Outcome::Moved(moved) => (moved.bytes, moved.runs.into()),
+            Outcome::Sent(sent) => (sent.bytes, sent.runs),
+            _ => return Err(Failure::invalid("operation", "moves nothing")),
         };
-        report.put(kvx_transfer_report { bytes: moved.bytes, runs: moved.runs.into() });
+        report.put(kvx_transfer_report { bytes, runs });
         Ok(kvx_status::KVX_OK)
     })
 }

@@ -9,7 +9,7 @@ use ::engine::transport::MemoryKind;
 use crate::engine::{ENGINES, kvx_engine};
 use crate::event::Event;
 use crate::handle::Table;
-use crate::operation::{Source, kvx_operation, start};
+use crate::operation::{Later, Outcome, kvx_operation, start};
 use crate::raw::{self, Out, copy_out, slice};
 use crate::status::{Failure, call, kvx_status};
 
@@ -87,7 +87,7 @@ pub unsafe extern "C" fn kvx_peer_connect(
         let address = unsafe { raw::text("address", address) }?;
         let address = address.ok_or_else(|| Failure::invalid("address", "is null"))?;
         let connect = opened.engine.connect(address);
-        operation.put(start(Source::Connect(connect), &opened.event)?);
+        operation.put(start(Later(connect, Outcome::Peer), &opened.event)?);
         Ok(kvx_status::KVX_OK)
     })
 }
@@ -221,7 +221,7 @@ pub unsafe extern "C" fn kvx_peer_ready(
         // SAFETY: as the caller promises.
         let operation = unsafe { Out::new("operation", operation) }?;
         let known = PEERS.get(peer)?;
-        operation.put(start(Source::Done(known.peer.ready()), &known.event)?);
+        operation.put(start(Later(known.peer.ready(), |()| Outcome::Done), &known.event)?);
         Ok(kvx_status::KVX_OK)
     })
 }
@@ -243,7 +243,7 @@ pub unsafe extern "C" fn kvx_peer_notify(
         let known = PEERS.get(peer)?;
         // SAFETY: as the caller promises.
         let bytes = raw::copy("bytes", unsafe { slice("bytes", bytes, len) }?)?;
-        operation.put(start(Source::Done(known.peer.notify(bytes)), &known.event)?);
+        operation.put(start(Later(known.peer.notify(bytes), |()| Outcome::Done), &known.event)?);
         Ok(kvx_status::KVX_OK)
     })
 }

@@ -26,6 +26,16 @@ pub(crate) unsafe fn slice<'a, T>(
     Ok(unsafe { std::slice::from_raw_parts(pointer, len) })
 }
 
+/// The struct that `pointer` points to.
+///
+/// # Safety
+/// `pointer` is null, or points to a `T` that nobody changes during `'a`.
+pub(crate) unsafe fn reference<'a, T>(argument: &str, pointer: *const T) -> Result<&'a T, Failure> {
+    check(argument, pointer)?;
+    // SAFETY: not null, aligned; the rest is the caller's word.
+    Ok(unsafe { &*pointer })
+}
+
 /// The same elements, in memory of ours.
 pub(crate) fn copy<T: Copy>(argument: &str, elements: &[T]) -> Result<Vec<T>, Failure> {
     let mut copy = Vec::new();

@@ -8,7 +8,7 @@ use ::engine::{Peer, PostOptions, Prepared, Region, RegionId, Spans, TransferOp}
 use crate::event::Event;
 use crate::handle::Table;
 use crate::memory::{self, Registered, kvx_region};
-use crate::operation::{Source, kvx_operation, start};
+use crate::operation::{kvx_operation, start};
 use crate::peer::{PEERS, kvx_peer};
 use crate::raw::{self, Out, slice};
 use crate::status::{Failure, call, kvx_status};
@@ -211,7 +211,7 @@ pub unsafe extern "C" fn kvx_post(
             with = unsafe { post_options(&options) }?;
         }
         let transfer = ready.prepared.post(with)?;
-        operation.put(start(Source::Transfer(transfer), &ready.event)?);
+        operation.put(start(transfer, &ready.event)?);
         Ok(kvx_status::KVX_OK)
     })
 }
