@@ -107,6 +107,27 @@ typedef enum {
   KVX_FAILED = -25,
 } kvx_status;
 
+// An engine. 0 is none.
+typedef uint64_t kvx_engine;
+
+// A rank of an instance.
+typedef struct {
+  // The instance's name, at most 255 bytes; null is the empty one.
+  const char *instance;
+  // Data-parallel rank.
+  uint32_t dp;
+  // Pipeline-parallel rank.
+  uint32_t pp;
+  // Tensor-parallel rank.
+  uint32_t tp;
+} kvx_rank;
+
+// A peer, in one of its lives. 0 is none.
+typedef uint64_t kvx_peer;
+
+// An operation under way, or ended. 0 is none.
+typedef uint64_t kvx_operation;
+
 // Options of an engine. Zero it, set `size` and what shall differ from the default. A value set
 // here wins over the environment, the environment (`KVX_` and the field's name in upper case)
 // over the default.
@@ -145,17 +166,11 @@ typedef struct {
   uint8_t ignore_environment;
 } kvx_engine_options;
 
-// An engine. 0 is none.
-typedef uint64_t kvx_engine;
-
 // A registered region. 0 is none.
 typedef uint64_t kvx_region;
 
 // A notification that was taken. 0 is none.
 typedef uint64_t kvx_notification;
-
-// An operation under way, or ended. 0 is none.
-typedef uint64_t kvx_operation;
 
 // What a transfer that is done has moved.
 typedef struct {
@@ -164,9 +179,6 @@ typedef struct {
   // Runs that they moved in, after merging.
   uint64_t runs;
 } kvx_transfer_report;
-
-// A peer, in one of its lives. 0 is none.
-typedef uint64_t kvx_peer;
 
 // A region of a peer, from its metadata.
 typedef struct {
@@ -275,6 +287,41 @@ typedef struct {
 #ifdef __cplusplus
 extern "C" {
 #endif // __cplusplus
+
+// Enters an engine into its own directory as `rank`.
+//
+// # Safety
+// `rank` points to a rank whose name is null or ends with a zero.
+kvx_status kvx_rank_serve(kvx_engine engine, const kvx_rank *rank);
+
+// Enters the engine that knows this peer into the peer's directory as `rank`, for as long as the
+// two are connected.
+//
+// # Safety
+// `rank` points to a rank whose name is null or ends with a zero.
+kvx_status kvx_rank_register(kvx_peer peer, const kvx_rank *rank);
+
+// Asks the peer's directory where `rank` is; it waits up to `wait_ns` (600 s at most) for the rank
+// to appear. When the operation has ended, kvx_operation_rank() has the answer.
+//
+// # Safety
+// `rank` points to a rank whose name is null or ends with a zero, `operation` to room for a handle.
+kvx_status kvx_rank_find(kvx_peer peer,
+                         const kvx_rank *rank,
+                         uint64_t wait_ns,
+                         kvx_operation *operation);
+
+// Where the rank is that was asked for: its addresses, "ip:port" with commas between them, for
+// kvx_peer_connect(), as text without a final zero; and its engine's id, unless `id` is null.
+// KVX_PENDING if it did not appear in time.
+//
+// # Safety
+// `len` points to the room that `buffer` has, and there its length is told; `id` is null or points
+// to room for 16 bytes.
+kvx_status kvx_operation_rank(kvx_operation operation,
+                              char *buffer,
+                              size_t *len,
+                              uint8_t (*id)[16]);
 
 // Opens an engine: binds its port and starts its threads. Without options (null) it is as the
 // environment says.

@@ -12,6 +12,7 @@
 //! - No panic crosses: it is `KVX_PANICKED`.
 #![allow(non_camel_case_types, reason = "names of C")]
 
+pub mod directory;
 pub mod engine;
 mod event;
 mod handle;

@@ -8,7 +8,9 @@ use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
-use ::engine::{Granted, Operation, Peer, Received, Result, Sent, Transfer, TransferReport};
+use ::engine::{
+    DirectoryEntry, Granted, Operation, Peer, Received, Result, Sent, Transfer, TransferReport,
+};
 
 use crate::event::Event;
 use crate::handle::Table;
@@ -50,6 +52,7 @@ pub(crate) enum Outcome {
     Granted(Granted),
     Sent(Sent),
     Received(Received),
+    Rank(Option<DirectoryEntry>),
 }
 
 /// What is under way.

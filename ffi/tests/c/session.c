@@ -59,6 +59,25 @@ int main(void) {
   OK(kvx_operation_peer(operation, &peer));
   OK(kvx_operation_release(operation));
 
+  // Where a rank is, the directory tells.
+  const kvx_rank rank = {"prefill", 0, 1, 2};
+  OK(kvx_rank_serve(prefill, &rank));
+  OK(kvx_rank_find(peer, &rank, 0, &operation));
+  wait_for(operation);
+  char found[64] = "";
+  uint8_t id[16], expected_id[16];
+  len = sizeof found - 1;
+  OK(kvx_operation_rank(operation, found, &len, &id));
+  OK(kvx_engine_identity(prefill, &expected_id, NULL));
+  CHECK(strcmp(found, address) == 0 && memcmp(id, expected_id, 16) == 0);
+  OK(kvx_operation_release(operation));
+  const kvx_rank nobody = {"prefill", 0, 1, 3};
+  OK(kvx_rank_find(peer, &nobody, 0, &operation));
+  wait_for(operation);
+  MUST(KVX_PENDING, kvx_operation_rank(operation, found, &len, NULL));
+  OK(kvx_operation_release(operation));
+  OK(kvx_rank_register(peer, &nobody));
+
   // Forty tokens: two and a half blocks.
   const kvx_session_key key = {7, 0, 0, 0};
   const uint32_t ours[] = {6, 1, 4}, theirs[] = {0, 5, 2};
