@@ -73,7 +73,7 @@ fn check_with(suite: &str, check: &str, component: &str, arguments: &[&str]) -> 
 
 fn documentation() -> Suite {
     let mut suite = Suite::new("documentation");
-    let mut doc = cargo(&["doc", "--workspace", "--no-deps", "--lib"]);
+    let mut doc = cargo(&["doc", "--workspace", "--no-deps"]);
     doc.env("RUSTDOCFLAGS", "-D warnings");
     expect_exit(&mut suite, "cargo doc", doc, 0);
     suite
