@@ -166,6 +166,9 @@ typedef struct {
   uint8_t ignore_environment;
 } kvx_engine_options;
 
+// Memory that the library allocated. 0 is none.
+typedef uint64_t kvx_buffer;
+
 // A registered region. 0 is none.
 typedef uint64_t kvx_region;
 
@@ -358,16 +361,25 @@ kvx_status kvx_engine_address(kvx_engine engine, char *buffer, size_t *len);
 // `descriptor` points to room for an int.
 kvx_status kvx_engine_event_descriptor(kvx_engine engine, int32_t *descriptor);
 
-// Allocates `len` bytes of zeroed, page-aligned memory and registers them. They stay until the
-// region is deregistered.
+// Allocates `len` bytes of zeroed, page-aligned memory, fit to be registered: peers on the same
+// host reach it fastest.
 //
 // # Safety
-// `address` and `region` point to room for an address and a handle.
-kvx_status kvx_allocate(kvx_engine engine,
-                        uint64_t len,
-                        uint32_t rights,
-                        void **address,
-                        kvx_region *region);
+// `address` and `buffer` point to room for an address and a handle.
+kvx_status kvx_buffer_allocate(uint64_t len, void **address, kvx_buffer *buffer);
+
+// Lets go of a buffer. Its memory is freed when no region that was registered of it is left
+// either.
+kvx_status kvx_buffer_release(kvx_buffer buffer);
+
+// Registers a buffer.
+//
+// # Safety
+// `region` points to room for a handle.
+kvx_status kvx_buffer_register(kvx_engine engine,
+                               kvx_buffer buffer,
+                               uint32_t rights,
+                               kvx_region *region);
 
 // Registers `len` bytes of the caller's own memory from `address` on. The engine never frees them.
 //
@@ -383,7 +395,7 @@ kvx_status kvx_register(kvx_engine engine,
                         kvx_region *region);
 
 // Deregisters a region. When this returns, no byte lands in it and none is read from it any more,
-// whatever peers do; transfers that used it fail. Memory that the engine allocated is freed.
+// whatever peers do; transfers that used it fail.
 kvx_status kvx_region_deregister(kvx_region region);
 
 // What others need to reach these regions, to be handed over on any channel, for
@@ -680,6 +692,36 @@ kvx_status kvx_spans_remote(kvx_peer peer,
                             size_t count,
                             kvx_spans *spans);
 
+// A list of spans in own memory, given by address: span i is `lens[i]` bytes at `addresses[i]`,
+// each within one of the regions.
+//
+// # Safety
+// `regions` points to `region_count` handles, the columns to `count` entries each, `spans` to room
+// for a handle.
+kvx_status kvx_spans_local_at(const kvx_region *regions,
+                              size_t region_count,
+                              const uint64_t *addresses,
+                              const uint64_t *lens,
+                              size_t count,
+                              kvx_spans *spans);
+
+// A list of spans in a peer's memory, given by the addresses that the peer knows it by: span i is
+// `lens[i]` bytes at `addresses[i]`, each within one of the regions of the peer's metadata.
+//
+// # Safety
+// The columns point to `count` entries each, `spans` to room for a handle.
+kvx_status kvx_spans_remote_at(kvx_peer peer,
+                               const uint64_t *addresses,
+                               const uint64_t *lens,
+                               size_t count,
+                               kvx_spans *spans);
+
+// The number of spans in a list.
+//
+// # Safety
+// `count` points to room for a number.
+kvx_status kvx_spans_count(kvx_spans spans, size_t *count);
+
 // Releases a list. What was prepared of it stays.
 kvx_status kvx_spans_release(kvx_spans spans);
 
@@ -702,6 +744,12 @@ kvx_status kvx_prepare_selected(uint32_t op,
                                 const uint32_t *remote_indices,
                                 size_t count,
                                 kvx_prepared *prepared);
+
+// What each post of a prepared transfer will move.
+//
+// # Safety
+// `size` points to room for a kvx_transfer_report.
+kvx_status kvx_prepared_size(kvx_prepared prepared, kvx_transfer_report *size);
 
 // Releases a prepared transfer. What was posted of it goes on.
 kvx_status kvx_prepared_release(kvx_prepared prepared);

@@ -4,6 +4,7 @@
 use std::ffi::c_void;
 use std::sync::Arc;
 
+use ::engine::error::Operation as Doing;
 use ::engine::{Buffer, CallerMemory, Region, Rights};
 
 use crate::engine::{ENGINES, kvx_engine};
@@ -19,38 +20,62 @@ pub const KVX_REMOTE_READ: u32 = 1;
 /// Peers that hold the region key may write it.
 pub const KVX_REMOTE_WRITE: u32 = 2;
 
-pub(crate) static REGIONS: Table<Registered> = Table::new(2, "region");
+/// Memory that the library allocated. 0 is none.
+pub type kvx_buffer = u64;
 
-/// A region that has a handle.
-#[derive(Debug)]
-pub(crate) struct Registered {
-    pub(crate) region: Region,
-    /// Its memory, if the engine allocated it.
-    _buffer: Option<Buffer>,
-}
+pub(crate) static REGIONS: Table<Region> = Table::new(2, "region");
+static BUFFERS: Table<Buffer> = Table::new(12, "buffer");
 
-/// Allocates `len` bytes of zeroed, page-aligned memory and registers them. They stay until the
-/// region is deregistered.
+/// Allocates `len` bytes of zeroed, page-aligned memory, fit to be registered: peers on the same
+/// host reach it fastest.
 ///
 /// # Safety
-/// `address` and `region` point to room for an address and a handle.
+/// `address` and `buffer` point to room for an address and a handle.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn kvx_allocate(
-    engine: kvx_engine,
+pub unsafe extern "C" fn kvx_buffer_allocate(
     len: u64,
-    rights: u32,
     address: *mut *mut c_void,
-    region: *mut kvx_region,
+    buffer: *mut kvx_buffer,
 ) -> kvx_status {
     call(|| {
         // SAFETY: as the caller promises.
         let address = unsafe { Out::new("address", address) }?;
         // SAFETY: as the caller promises.
-        let region = unsafe { Out::new("region", region) }?;
-        let (buffer, registered) = ENGINES.get(engine)?.engine.allocate(len, checked(rights)?)?;
-        let place = buffer.as_ptr().cast();
-        region.put(insert(registered, Some(buffer))?);
+        let buffer = unsafe { Out::new("buffer", buffer) }?;
+        let allocated = Buffer::allocate(len);
+        let allocated = allocated.map_err(|cause| ::engine::Error::new(Doing::Allocate, cause))?;
+        let place = allocated.as_ptr().cast();
+        buffer.put(BUFFERS.insert(Arc::new(allocated))?);
         address.put(place);
+        Ok(kvx_status::KVX_OK)
+    })
+}
+
+/// Lets go of a buffer. Its memory is freed when no region that was registered of it is left
+/// either.
+#[unsafe(no_mangle)]
+pub extern "C" fn kvx_buffer_release(buffer: kvx_buffer) -> kvx_status {
+    call(|| BUFFERS.remove(buffer).map(|_| kvx_status::KVX_OK))
+}
+
+/// Registers a buffer.
+///
+/// # Safety
+/// `region` points to room for a handle.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn kvx_buffer_register(
+    engine: kvx_engine,
+    buffer: kvx_buffer,
+    rights: u32,
+    region: *mut kvx_region,
+) -> kvx_status {
+    call(|| {
+        // SAFETY: as the caller promises.
+        let region = unsafe { Out::new("region", region) }?;
+        let opened = ENGINES.get(engine)?;
+        let buffer = BUFFERS.get(buffer)?;
+        let registered = opened.engine.register_buffer(&buffer, checked(rights)?)?;
+        region.put(REGIONS.insert(Arc::new(registered))?);
         Ok(kvx_status::KVX_OK)
     })
 }
@@ -78,17 +103,17 @@ pub unsafe extern "C" fn kvx_register(
         // SAFETY: as the caller promises.
         let memory = unsafe { CallerMemory::new(address.cast(), len) };
         let memory = memory.map_err(|error| Failure::invalid("memory", &error.to_string()))?;
-        region.put(insert(opened.engine.register(memory, rights)?, None)?);
+        region.put(REGIONS.insert(Arc::new(opened.engine.register(memory, rights)?))?);
         Ok(kvx_status::KVX_OK)
     })
 }
 
 /// Deregisters a region. When this returns, no byte lands in it and none is read from it any more,
-/// whatever peers do; transfers that used it fail. Memory that the engine allocated is freed.
+/// whatever peers do; transfers that used it fail.
 #[unsafe(no_mangle)]
 pub extern "C" fn kvx_region_deregister(region: kvx_region) -> kvx_status {
     call(|| {
-        REGIONS.remove(region)?.region.deregister()?;
+        REGIONS.remove(region)?.deregister()?;
         Ok(kvx_status::KVX_OK)
     })
 }
@@ -112,7 +137,7 @@ pub unsafe extern "C" fn kvx_engine_metadata(
         let opened = ENGINES.get(engine)?;
         // SAFETY: as the caller promises.
         let regions = all(unsafe { slice("regions", regions, count) }?)?;
-        let metadata = opened.engine.metadata(regions.iter().map(|known| &known.region))?;
+        let metadata = opened.engine.metadata(regions.iter().map(Arc::as_ref))?;
         // SAFETY: as the caller promises.
         unsafe { copy_out(&metadata, buffer, len) }?;
         Ok(kvx_status::KVX_OK)
@@ -120,12 +145,8 @@ pub unsafe extern "C" fn kvx_engine_metadata(
 }
 
 /// What these handles stand for.
-pub(crate) fn all(handles: &[kvx_region]) -> Result<Vec<Arc<Registered>>, Failure> {
+pub(crate) fn all(handles: &[kvx_region]) -> Result<Vec<Arc<Region>>, Failure> {
     handles.iter().map(|handle| REGIONS.get(*handle)).collect()
-}
-
-fn insert(region: Region, buffer: Option<Buffer>) -> Result<u64, Failure> {
-    REGIONS.insert(Arc::new(Registered { region, _buffer: buffer }))
 }
 
 fn checked(rights: u32) -> Result<Rights, Failure> {

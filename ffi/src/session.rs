@@ -168,7 +168,7 @@ pub unsafe extern "C" fn kvx_pool_create(
         let layout = unsafe { layout_of(&described) }?;
         // SAFETY: as the caller promises.
         let regions = memory::all(unsafe { slice("regions", regions, count) }?)?;
-        let regions: Vec<_> = regions.iter().map(|known| &known.region).collect();
+        let regions: Vec<_> = regions.iter().map(Arc::as_ref).collect();
         pool.put(POOLS.insert(Arc::new(KvPool::new(layout, &regions)?))?);
         Ok(kvx_status::KVX_OK)
     })

@@ -3,13 +3,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use ::engine::plan::Places;
 use ::engine::{Peer, PostOptions, Prepared, Region, RegionId, Spans, TransferOp};
 
 use crate::event::Event;
 use crate::handle::Table;
-use crate::memory::{self, Registered, kvx_region};
-use crate::operation::{kvx_operation, start};
-use crate::peer::{PEERS, kvx_peer};
+use crate::memory::{self, kvx_region};
+use crate::operation::{kvx_operation, kvx_transfer_report, start};
+use crate::peer::{Known, PEERS, kvx_peer};
 use crate::raw::{self, Out, slice};
 use crate::status::{Failure, call, kvx_status};
 
@@ -35,7 +36,7 @@ struct List {
 
 #[derive(Debug)]
 enum Of {
-    Local(Vec<Arc<Registered>>),
+    Local(Vec<Arc<Region>>),
     Peer(Peer, Vec<RegionId>, Arc<Event>),
 }
 
@@ -112,9 +113,75 @@ pub unsafe extern "C" fn kvx_spans_remote(
         let known = PEERS.get(peer)?;
         // SAFETY: as the caller promises.
         let spans = unsafe { columns(region, offsets, lens, count) }?;
-        let regions = known.peer.regions().iter().map(|region| region.id).collect();
-        let of = Of::Peer(known.peer.clone(), regions, Arc::clone(&known.event));
-        out.put(SPANS.insert(Arc::new(List { spans, of }))?);
+        out.put(SPANS.insert(Arc::new(List { spans, of: of_peer(&known) }))?);
+        Ok(kvx_status::KVX_OK)
+    })
+}
+
+/// A list of spans in own memory, given by address: span i is `lens[i]` bytes at `addresses[i]`,
+/// each within one of the regions.
+///
+/// # Safety
+/// `regions` points to `region_count` handles, the columns to `count` entries each, `spans` to room
+/// for a handle.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn kvx_spans_local_at(
+    regions: *const kvx_region,
+    region_count: usize,
+    addresses: *const u64,
+    lens: *const u64,
+    count: usize,
+    spans: *mut kvx_spans,
+) -> kvx_status {
+    call(|| {
+        // SAFETY: as the caller promises.
+        let out = unsafe { Out::new("spans", spans) }?;
+        // SAFETY: as the caller promises.
+        let regions = memory::all(unsafe { slice("regions", regions, region_count) }?)?;
+        let places = Places::new(regions.iter().map(|region| (region.address(), region.len())));
+        // SAFETY: as the caller promises.
+        let spans = unsafe { placed(&places, addresses, lens, count) }?;
+        out.put(SPANS.insert(Arc::new(List { spans, of: Of::Local(regions) }))?);
+        Ok(kvx_status::KVX_OK)
+    })
+}
+
+/// A list of spans in a peer's memory, given by the addresses that the peer knows it by: span i is
+/// `lens[i]` bytes at `addresses[i]`, each within one of the regions of the peer's metadata.
+///
+/// # Safety
+/// The columns point to `count` entries each, `spans` to room for a handle.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn kvx_spans_remote_at(
+    peer: kvx_peer,
+    addresses: *const u64,
+    lens: *const u64,
+    count: usize,
+    spans: *mut kvx_spans,
+) -> kvx_status {
+    call(|| {
+        // SAFETY: as the caller promises.
+        let out = unsafe { Out::new("spans", spans) }?;
+        let known = PEERS.get(peer)?;
+        let regions = known.peer.regions();
+        let places = Places::new(regions.iter().map(|region| (region.base, region.len)));
+        // SAFETY: as the caller promises.
+        let spans = unsafe { placed(&places, addresses, lens, count) }?;
+        out.put(SPANS.insert(Arc::new(List { spans, of: of_peer(&known) }))?);
+        Ok(kvx_status::KVX_OK)
+    })
+}
+
+/// The number of spans in a list.
+///
+/// # Safety
+/// `count` points to room for a number.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn kvx_spans_count(spans: kvx_spans, count: *mut usize) -> kvx_status {
+    call(|| {
+        // SAFETY: as the caller promises.
+        let count = unsafe { Out::new("count", count) }?;
+        count.put(SPANS.get(spans)?.spans.len());
         Ok(kvx_status::KVX_OK)
     })
 }
@@ -177,6 +244,25 @@ pub unsafe extern "C" fn kvx_prepare_selected(
         let theirs = (ids, &remote.spans, remote_indices);
         let prepared = peer.prepare_selected(checked(op)?, ours, theirs)?;
         out.put(ready(prepared, event)?);
+        Ok(kvx_status::KVX_OK)
+    })
+}
+
+/// What each post of a prepared transfer will move.
+///
+/// # Safety
+/// `size` points to room for a kvx_transfer_report.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn kvx_prepared_size(
+    prepared: kvx_prepared,
+    size: *mut kvx_transfer_report,
+) -> kvx_status {
+    call(|| {
+        // SAFETY: as the caller promises.
+        let size = unsafe { Out::new("size", size) }?;
+        let ready = PREPARED.get(prepared)?;
+        let runs = ready.prepared.runs() as u64;
+        size.put(kvx_transfer_report { bytes: ready.prepared.bytes(), runs });
         Ok(kvx_status::KVX_OK)
     })
 }
@@ -253,6 +339,27 @@ unsafe fn columns(
     spans.map_err(|error| Failure::invalid("spans", &error.to_string()))
 }
 
+/// # Safety
+/// The columns point to `count` entries each.
+unsafe fn placed(
+    places: &Places,
+    addresses: *const u64,
+    lens: *const u64,
+    count: usize,
+) -> Result<Spans, Failure> {
+    // SAFETY: as the caller promises.
+    let addresses = unsafe { slice("addresses", addresses, count) }?;
+    // SAFETY: as the caller promises.
+    let lens = unsafe { slice("lens", lens, count) }?;
+    let spans = places.spans(addresses, lens);
+    spans.map_err(|error| Failure::invalid("spans", &error.to_string()))
+}
+
+fn of_peer(known: &Known) -> Of {
+    let regions = known.peer.regions().iter().map(|region| region.id).collect();
+    Of::Peer(known.peer.clone(), regions, Arc::clone(&known.event))
+}
+
 /// What the two lists of a transfer are of.
 type Sides<'a> = (Vec<&'a Region>, &'a Peer, &'a [RegionId], &'a Arc<Event>);
 
@@ -263,7 +370,7 @@ fn sides<'a>(local: &'a List, remote: &'a List) -> Result<Sides<'a>, Failure> {
     let Of::Peer(peer, ids, event) = &remote.of else {
         return Err(Failure::invalid("remote", "is a list of own spans"));
     };
-    Ok((regions.iter().map(|known| &known.region).collect(), peer, ids, event))
+    Ok((regions.iter().map(Arc::as_ref).collect(), peer, ids, event))
 }
 
 fn ready(prepared: Prepared, event: &Arc<Event>) -> Result<u64, Failure> {

@@ -74,6 +74,11 @@ fn a_session_moves_blocks_layer_by_layer() {
 }
 
 #[test]
+fn connections_that_are_cut_raise_no_signal() {
+    plainly("cuts.c");
+}
+
+#[test]
 fn bad_arguments_and_handles_are_errors() {
     plainly("refuses.c");
 }
@@ -83,7 +88,7 @@ fn bad_arguments_and_handles_are_errors() {
 #[test]
 fn nothing_is_read_or_written_that_is_not_there() {
     let flags = ["-std=c11", "-fsanitize=address", "-DSMALL"];
-    for name in ["moves.c", "refuses.c", "session.c"] {
+    for name in ["moves.c", "refuses.c", "session.c", "cuts.c"] {
         run(command(&compile("cc", &flags, name))
             .env("ASAN_OPTIONS", "allocator_may_return_null=1"));
     }

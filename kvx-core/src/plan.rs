@@ -8,6 +8,7 @@
 mod blocks;
 mod cells;
 mod order;
+mod places;
 mod runs;
 mod spans;
 
@@ -19,6 +20,7 @@ use crate::wire::MAX_FRAME_PAYLOAD;
 use runs::Pair;
 
 pub use blocks::{BlockMap, spans_of};
+pub use places::Places;
 pub use spans::{Span, Spans};
 
 /// How runs are made of spans.

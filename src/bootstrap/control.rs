@@ -4,7 +4,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 use kvx_core::error::{Cause, Violation};
 use kvx_core::proto::Established;
 use kvx_core::wire::message::{MESSAGE_HEADER_LEN, MessageHeader};
@@ -172,7 +172,10 @@ async fn flush(
             return Ok(());
         }
         while !batch.is_empty() {
-            writer.write_buf(batch).await?;
+            // By send(2) and MSG_NOSIGNAL. `write_buf` is writev(2), which raises SIGPIPE where the
+            // connection has ended, and ends a process that is not made to ignore it.
+            let written = writer.write(batch).await?;
+            batch.advance(written);
         }
     }
 }

@@ -24,7 +24,10 @@ int main(void) {
   kvx_engine a = open_engine("c-moves-a"), b = open_engine("c-moves-b");
   void *at = NULL;
   kvx_region source = 0, target = 0;
-  OK(kvx_allocate(a, SPANS * CELL, 0, &at, &source));
+  kvx_buffer buffer = 0;
+  OK(kvx_buffer_allocate(SPANS * CELL, &at, &buffer));
+  OK(kvx_buffer_register(a, buffer, 0, &source));
+  OK(kvx_buffer_release(buffer));
   unsigned char *from = at;
   unsigned char *to = calloc(SPANS, CELL);
   CHECK(to != NULL);
@@ -104,8 +107,14 @@ int main(void) {
   OK(kvx_notification_release(notification));
   MUST(KVX_PENDING, kvx_notification_take(b, 0, &notification, &said));
 
-  // And back.
+  // And back, by address, each cell to where it is in the other memory.
   kvx_prepared read_back = 0;
+  OK(kvx_spans_release(ours));
+  OK(kvx_spans_release(theirs));
+  for (size_t i = 0; i < SPANS; i++) offsets[i] = (uint64_t)(uintptr_t)(from + i * CELL);
+  OK(kvx_spans_local_at(&source, 1, offsets, lens, SPANS, &ours));
+  for (size_t i = 0; i < SPANS; i++) offsets[i] = (uint64_t)(uintptr_t)(to + i * CELL);
+  OK(kvx_spans_remote_at(peer, offsets, lens, SPANS, &theirs));
   OK(kvx_prepare(KVX_READ, ours, theirs, &read_back));
   memset(from, 0, (size_t)SPANS * CELL);
   OK(kvx_post(read_back, NULL, &operation));

@@ -52,11 +52,12 @@ int main(void) {
   const kvx_engine none[] = {0, 1, closed, engine + 1, engine ^ ((uint64_t)1 << 33), UINT64_MAX};
   for (size_t i = 0; i < sizeof none / sizeof *none; i++) {
     int fd = 0;
-    void *at = NULL;
     kvx_region region = 0;
     MUST(KVX_UNKNOWN_HANDLE, kvx_engine_close(none[i]));
     MUST(KVX_UNKNOWN_HANDLE, kvx_engine_event_descriptor(none[i], &fd));
-    MUST(KVX_UNKNOWN_HANDLE, kvx_allocate(none[i], 1, 0, &at, &region));
+    MUST(KVX_UNKNOWN_HANDLE, kvx_register(none[i], &fd, sizeof fd, 0, &region));
+    MUST(KVX_UNKNOWN_HANDLE, kvx_buffer_register(engine, none[i], 0, &region));
+    MUST(KVX_UNKNOWN_HANDLE, kvx_buffer_release(none[i]));
     MUST(KVX_UNKNOWN_HANDLE, kvx_operation_poll(none[i]));
     MUST(KVX_UNKNOWN_HANDLE, kvx_operation_cancel(none[i]));
     MUST(KVX_UNKNOWN_HANDLE, kvx_peer_remove(none[i]));
@@ -67,13 +68,17 @@ int main(void) {
 
   void *at = NULL;
   kvx_region region = 0;
-  MUST(KVX_INVALID, kvx_allocate(engine, 0, 0, &at, &region));
-  MUST(KVX_INVALID, kvx_allocate(engine, 1, 4, &at, &region));
+  kvx_buffer buffer = 0;
+  MUST(KVX_INVALID, kvx_buffer_allocate(0, &at, &buffer));
+  MUST(KVX_OUT_OF_MEMORY, kvx_buffer_allocate((uint64_t)1 << 60, &at, &buffer));
+  OK(kvx_buffer_allocate(4096, &at, &buffer));
+  MUST(KVX_INVALID, kvx_buffer_register(engine, buffer, 4, &region));
   says("rights");
-  MUST(KVX_OUT_OF_MEMORY, kvx_allocate(engine, (uint64_t)1 << 60, 0, &at, &region));
   MUST(KVX_INVALID, kvx_register(engine, NULL, 1, 0, &region));
   MUST(KVX_INVALID, kvx_register(engine, &at, UINT64_MAX, 0, &region));
-  OK(kvx_allocate(engine, 4096, KVX_REMOTE_WRITE, &at, &region));
+  OK(kvx_buffer_register(engine, buffer, KVX_REMOTE_WRITE, &region));
+  OK(kvx_buffer_release(buffer));
+  MUST(KVX_UNKNOWN_HANDLE, kvx_buffer_register(engine, buffer, 0, &region));
 
   kvx_peer peer = 0;
   MUST(KVX_INVALID, kvx_peer_add(engine, (const uint8_t *)"garbage", 7, &peer));
@@ -86,6 +91,17 @@ int main(void) {
   kvx_prepared prepared = 0;
   MUST(KVX_INVALID, kvx_spans_local(&region, 1, &first, NULL, &len, 1, &ours));
   MUST(KVX_INVALID, kvx_spans_local(&region, 1, &first, &zero, &len, (size_t)1 << 62, &ours));
+  const uint64_t begin = (uint64_t)(uintptr_t)at, beyond = begin + 1;
+  MUST(KVX_INVALID, kvx_spans_local_at(&region, 1, &beyond, &len, 1, &ours));
+  says("no region holds 4096 bytes");
+  MUST(KVX_INVALID, kvx_spans_local_at(&region, 1, NULL, &len, 1, &ours));
+  MUST(KVX_INVALID, kvx_spans_remote_at(peer, &beyond, &len, 1, &theirs));
+  OK(kvx_spans_remote_at(peer, &begin, &len, 1, &theirs));
+  size_t count = 0;
+  OK(kvx_spans_count(theirs, &count));
+  CHECK(count == 1);
+  OK(kvx_spans_release(theirs));
+  MUST(KVX_UNKNOWN_HANDLE, kvx_spans_count(theirs, &count));
   OK(kvx_spans_local(&region, 1, &first, &zero, &len, 1, &ours));
   OK(kvx_spans_remote(peer, &first, &zero, &far, 1, &theirs));
   MUST(KVX_INVALID, kvx_prepare(KVX_WRITE, ours, theirs, &prepared));
@@ -96,6 +112,9 @@ int main(void) {
   MUST(KVX_UNKNOWN_HANDLE, kvx_spans_release(theirs));
   OK(kvx_spans_remote(peer, &first, &zero, &len, 1, &theirs));
   OK(kvx_prepare(KVX_WRITE, ours, theirs, &prepared));
+  kvx_transfer_report size;
+  OK(kvx_prepared_size(prepared, &size));
+  CHECK(size.bytes == len && size.runs == 1);
   kvx_operation operation = 0;
   OK(kvx_post(prepared, NULL, &operation));
   OK(kvx_operation_wait(operation, 0));

@@ -15,7 +15,9 @@ static kvx_pool pool_in(kvx_engine engine, unsigned char **memory) {
   }
   void *at = NULL;
   kvx_region region = 0;
-  OK(kvx_allocate(engine, 2 * LAYERS * POOL_BYTES, 0, &at, &region));
+  kvx_buffer buffer = 0;
+  OK(kvx_buffer_allocate(2 * LAYERS * POOL_BYTES, &at, &buffer));
+  OK(kvx_buffer_register(engine, buffer, 0, &region));
   *memory = at;
   kvx_layout layout;
   memset(&layout, 0, sizeof layout);

@@ -27,6 +27,16 @@ pub enum Invalid {
         /// The region's length.
         region_len: u64,
     },
+    /// A span given by address lies in no region, or not all of it in the same.
+    #[error("span {index}: no region holds {len} bytes at {address:#x}")]
+    NotInRegion {
+        /// Position in the list.
+        index: usize,
+        /// Where it begins.
+        address: u64,
+        /// Its length.
+        len: u64,
+    },
     /// Lists that must pair up do not.
     #[error("{what}: {left} against {right}")]
     Mismatch {
