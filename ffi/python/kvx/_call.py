@@ -1,0 +1,81 @@
+"""Calls into the library: statuses become exceptions, results values."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Callable
+
+from kvx import _native
+from kvx.errors import Error, Status, error
+
+ffi: Any = _native.ffi
+lib: Any = _native.lib
+
+_OK = int(Status.OK)
+_PENDING = int(Status.PENDING)
+
+
+def failure(status: int) -> Error:
+    """What this thread's last call has failed with."""
+    message = ffi.string(lib.kvx_error_message()).decode("utf-8", "replace")
+    return error(status, message)
+
+
+def check(status: int) -> None:
+    """Raises what a call has failed with."""
+    if status != _OK:
+        raise failure(status)
+
+
+def handle(function: Callable[..., int], *arguments: Any) -> int:
+    """Calls a function whose last argument is where a handle goes."""
+    out = ffi.new("uint64_t *")
+    check(function(*arguments, out))
+    return int(out[0])
+
+
+def data(function: Callable[..., int], *arguments: Any) -> bytes:
+    """Calls a function that copies bytes to a buffer of a length that it is told."""
+    room = 256
+    while True:
+        buffer = ffi.new("uint8_t[]", room)
+        length = ffi.new("size_t *", room)
+        status = function(*arguments, ffi.cast("void *", buffer), length)
+        if status == _OK:
+            return bytes(ffi.buffer(buffer, length[0]))
+        if length[0] <= room:
+            raise failure(status)
+        room = int(length[0])
+
+
+def text(function: Callable[..., int], *arguments: Any) -> str:
+    """As `data`, of text."""
+    return data(function, *arguments).decode("utf-8", "replace")
+
+
+def identity(function: Callable[..., int], of: int) -> tuple[bytes, bytes] | None:
+    """Calls a function that tells an engine's id and its life; `None` while it does not know."""
+    engine = ffi.new("uint8_t[16]")
+    life = ffi.new("uint8_t[16]")
+    status = function(of, ffi.cast("void *", engine), ffi.cast("void *", life))
+    if status == _PENDING:
+        return None
+    check(status)
+    return bytes(ffi.buffer(engine)), bytes(ffi.buffer(life))
+
+
+def nanoseconds(name: str, seconds: float | None) -> int:
+    """Seconds as the library takes them; 0 is its default."""
+    if seconds is None:
+        return 0
+    nanos = round(seconds * 1e9) if math.isfinite(seconds) else 0
+    if not 0 < nanos < 1 << 63:
+        raise error(Status.INVALID, f"{name}: {seconds} s is not a time to wait")
+    return nanos
+
+
+def timeout(seconds: float | None) -> int:
+    """Seconds to wait at most, `None` without end, as the library takes them."""
+    if seconds is None or seconds == math.inf:
+        return -1
+    return min(max(0, round(seconds * 1e9)), (1 << 63) - 1)

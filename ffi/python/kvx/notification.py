@@ -1,0 +1,39 @@
+"""Notifications: bytes that peers tell this engine's user."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from kvx._call import check, data, failure, ffi, lib, text, timeout
+from kvx.errors import Status
+
+
+class Notification(NamedTuple):
+    """What a peer has told."""
+
+    data: bytes
+    #: What errors call the peer.
+    peer: str
+    #: The 16 bytes of its engine's id.
+    engine: bytes
+
+
+def take(engine: int, seconds: float | None) -> Notification | None:
+    """The next notification, if there is one within so many seconds."""
+    out = ffi.new("uint64_t *")
+    status = lib.kvx_notification_take(engine, timeout(seconds), out, ffi.NULL)
+    if status == Status.PENDING:
+        return None
+    if status != Status.OK:
+        raise failure(status)
+    taken = out[0]
+    try:
+        identity = ffi.new("uint8_t[16]")
+        check(lib.kvx_notification_engine(taken, ffi.cast("void *", identity)))
+        return Notification(
+            data(lib.kvx_notification_bytes, taken),
+            text(lib.kvx_notification_peer, taken),
+            bytes(ffi.buffer(identity)),
+        )
+    finally:
+        lib.kvx_notification_release(taken)
