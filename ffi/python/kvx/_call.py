@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 from typing import Any, Callable
 
-from kvx import _native
+from kvx._native import kvx as _library
 from kvx.errors import Error, Status, error
 
-ffi: Any = _native.ffi
-lib: Any = _native.lib
+ffi: Any = _library.ffi
+lib: Any = _library.lib
 
 _OK = int(Status.OK)
 _PENDING = int(Status.PENDING)

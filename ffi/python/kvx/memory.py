@@ -92,6 +92,7 @@ class Region:
         """
         check(lib.kvx_region_deregister(self._handle))
         self._engine._forget(self._handle)
+        self._memory = self._memory._replace(owner=None)
 
     def __enter__(self) -> Region:
         return self
