@@ -6,6 +6,7 @@ mod fuzz;
 mod install;
 mod instructions;
 mod mutations;
+mod python;
 mod report;
 mod simulate;
 mod test;
@@ -17,8 +18,9 @@ use std::process::ExitCode;
 type Chore = fn(&[OsString]) -> ExitCode;
 
 /// The chores by name, each with its help.
-const CHORES: [(&str, Chore, &str); 5] = [
+const CHORES: [(&str, Chore, &str); 6] = [
     ("test", test::run, test::HELP),
+    ("python", python::run_alone, python::HELP),
     ("simulate", simulate::run, simulate::HELP),
     ("mutations", mutations::run, mutations::HELP),
     ("fuzz", fuzz::run, fuzz::HELP),

@@ -260,7 +260,7 @@ sys.stdin.read()
 
 
 def test_a_stopped_peer_costs_a_deadline_and_nothing_else(make_engine: Make) -> None:
-    engine = make_engine(deadline=0.5)
+    engine = make_engine()
     child = subprocess.Popen(
         [sys.executable, "-c", STOPS], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
@@ -272,7 +272,7 @@ def test_a_stopped_peer_costs_a_deadline_and_nothing_else(make_engine: Make) -> 
         ours, theirs = engine.spans(source, [0], [1 << 16]), peer.spans([0], [1 << 16])
         child.send_signal(signal.SIGSTOP)
         with pytest.raises(kvx.DeadlineError, match="stopped"):
-            kvx.prepare("READ", ours, theirs).post().wait(20)
+            kvx.prepare("READ", ours, theirs).post(deadline=0.5).wait(20)
     finally:
         child.kill()
         child.wait()
