@@ -330,11 +330,11 @@ unsafe fn columns(
     count: usize,
 ) -> Result<Spans, Failure> {
     // SAFETY: as the caller promises.
-    let region = raw::copy("region", unsafe { slice("region", region, count) }?)?;
+    let region = unsafe { slice("region", region, count) }?;
     // SAFETY: as the caller promises.
-    let offsets = raw::copy("offsets", unsafe { slice("offsets", offsets, count) }?)?;
+    let offsets = unsafe { slice("offsets", offsets, count) }?;
     // SAFETY: as the caller promises.
-    let lens = raw::copy("lens", unsafe { slice("lens", lens, count) }?)?;
+    let lens = unsafe { slice("lens", lens, count) }?;
     let spans = Spans::from_columns(region, offsets, lens);
     spans.map_err(|error| Failure::invalid("spans", &error.to_string()))
 }

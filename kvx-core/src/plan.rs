@@ -2,13 +2,14 @@
 //!
 //! A plan says which bytes move where, never who may move them or over which lane: it owns no
 //! regions, its indices refer to lists given beside it. [`Plan::pair`] and [`Plan::select`] make
-//! one from span lists, a [`BlockMap`] from two KV layouts and the block ids of a request. Spans
-//! and runs are kept as columns, so that millions of them cost no allocation each.
+//! one from span lists, a [`BlockMap`] from two KV layouts and the block ids of a request. Of
+//! millions of spans and runs none is allocated by itself.
 
 mod blocks;
 mod cells;
 mod order;
 mod places;
+mod radix;
 mod runs;
 mod spans;
 
@@ -72,7 +73,8 @@ impl Plan {
     /// of range. Whether spans lie in their regions, [`Plan::check`] says.
     pub fn pair(local: &Spans, remote: &Spans, options: &PlanOptions) -> Result<Self, Invalid> {
         same("number of spans", local.len() as u64, remote.len() as u64)?;
-        runs::plan(local.len(), |i| pair(local.get(i), remote.get(i), i), options)
+        let place = |i: usize| Ok(remote.get(i).place());
+        runs::plan(local.len(), place, |i| pair(local.get(i), remote.get(i), i), options)
     }
 
     /// Pairs span `local_indices[i]` of `local` with span `remote_indices[i]` of `remote`: lists
@@ -89,11 +91,16 @@ impl Plan {
     ) -> Result<Self, Invalid> {
         let (left, right) = (local_indices.len(), remote_indices.len());
         same("number of span indices", left as u64, right as u64)?;
+        let chosen = |i: usize| remote.chosen("remote span", remote_indices[i]);
         let pairs = |i: usize| {
             let local = local.chosen("local span", local_indices[i])?;
-            pair(local, remote.chosen("remote span", remote_indices[i])?, i)
+            pair(local, chosen(i)?, i)
         };
-        runs::plan(left, pairs, options)
+        if remote.is_ascending() {
+            // Their indices have the order of the places, and take no look at the list.
+            return runs::plan(left, |i| Ok((0, u64::from(remote_indices[i]))), pairs, options);
+        }
+        runs::plan(left, |i| chosen(i).map(Span::place), pairs, options)
     }
 
     /// The number of runs.

@@ -173,7 +173,9 @@ fn sorted(pools: &[(Pool, Pool)], cells: &Cells, options: &PlanOptions) -> Resul
     if count as u64 > u64::from(MAX_RUNS) {
         return Err(refused(format!("more than {MAX_RUNS} pieces to sort")));
     }
-    runs::plan(count, |i| Ok(in_pools(pools[i / in_pool], cells.get(i % in_pool))), options)
+    let pair = |i: usize| in_pools(pools[i / in_pool], cells.get(i % in_pool));
+    let place = |i| Ok((pair(i).remote, pair(i).remote_offset));
+    runs::plan(count, place, |i| Ok(pair(i)), options)
 }
 
 fn in_pools((source, target): (Pool, Pool), cell: Cell) -> Pair {

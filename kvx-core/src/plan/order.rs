@@ -1,6 +1,7 @@
 //! The order in which spans come to lie in memory.
 
 use crate::error::Invalid;
+use crate::plan::radix;
 
 /// The indices `0..count` in the order of `place(i)`: region, then offset; equal places keep their
 /// order. `None` when they are in order as they stand.
@@ -27,29 +28,36 @@ pub(super) fn order(
             // Two places at least are out of order: the index takes a bit, so that no shift is 64.
             (u64::from(region) << offset_bits | offset >> survey.align) << index_bits | i as u64
         };
+        let mut keys = keys(count, place, key)?;
+        radix::sort(&mut keys, index_bits).map_err(|_| no_memory(count))?;
         let mask = (1 << index_bits) - 1;
-        return sorted(count, place, key, |key| (key & mask) as u32).map(Some);
+        return indices(&keys, |key| (key & mask) as u32).map(Some);
     }
     let key = |i: usize, (region, offset): (u32, u64)| {
         u128::from(region) << 96 | u128::from(offset) << 32 | i as u128
     };
-    sorted(count, place, key, |key| key as u32).map(Some)
+    let mut keys = keys(count, place, key)?;
+    keys.sort_unstable();
+    indices(&keys, |key| key as u32).map(Some)
 }
 
-fn sorted<K: Ord + Copy>(
+fn keys<K>(
     count: usize,
     place: impl Fn(usize) -> Result<(u32, u64), Invalid>,
     key: impl Fn(usize, (u32, u64)) -> K,
-    index: impl Fn(K) -> u32,
-) -> Result<Vec<u32>, Invalid> {
-    let (mut keys, mut indices) = (Vec::new(), Vec::new());
+) -> Result<Vec<K>, Invalid> {
+    let mut keys = Vec::new();
     keys.try_reserve_exact(count).map_err(|_| no_memory(count))?;
-    indices.try_reserve_exact(count).map_err(|_| no_memory(count))?;
     for i in 0..count {
         keys.push(key(i, place(i)?));
     }
-    keys.sort_unstable();
-    indices.extend(keys.into_iter().map(index));
+    Ok(keys)
+}
+
+fn indices<K: Copy>(keys: &[K], index: impl Fn(K) -> u32) -> Result<Vec<u32>, Invalid> {
+    let mut indices = Vec::new();
+    indices.try_reserve_exact(keys.len()).map_err(|_| no_memory(keys.len()))?;
+    indices.extend(keys.iter().map(|key| index(*key)));
     Ok(indices)
 }
 

@@ -15,19 +15,20 @@ pub(super) struct Pair {
     pub(super) len: u64,
 }
 
-/// The plan of pairs `0..count` in any order. `pair` is asked for each of them more than once.
+/// The plan of pairs `0..count` in any order. `place` is a pair's remote region and offset, and is
+/// asked for each of them more than once; `pair` once, after that.
 ///
 /// # Errors
-/// What `pair` says; options out of range; too many runs, or no memory for them.
+/// What the two say; options out of range; too many runs, or no memory for them.
 pub(super) fn plan(
     count: usize,
+    place: impl Fn(usize) -> Result<(u32, u64), Invalid>,
     pair: impl Fn(usize) -> Result<Pair, Invalid>,
     options: &PlanOptions,
 ) -> Result<Plan, Invalid> {
     let mut runs = Runs::new(options)?;
     // One allocation a column instead of many; what merging saves is never touched.
     runs.make_room((count as u64).min(u64::from(MAX_RUNS)))?;
-    let place = |i: usize| pair(i).map(|pair| (pair.remote, pair.remote_offset));
     match order(count, place)? {
         None => (0..count).try_for_each(|i| runs.push(pair(i)?))?,
         Some(order) => order.into_iter().try_for_each(|i| runs.push(pair(i as usize)?))?,

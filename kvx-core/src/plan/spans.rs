@@ -3,6 +3,7 @@
 use std::collections::TryReserveError;
 
 use crate::error::Invalid;
+use crate::plan::order::no_memory;
 
 /// A run of bytes in a region that is named by its index in a list given beside.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,33 +16,42 @@ pub struct Span {
     pub len: u64,
 }
 
-/// A list of spans: 20 bytes each, in columns.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+impl Span {
+    /// Where it begins: region, then offset.
+    #[inline]
+    pub(super) fn place(self) -> (u32, u64) {
+        (self.region, self.offset)
+    }
+}
+
+/// A list of spans, 24 bytes each.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Spans {
-    // Of equal length.
-    region: Vec<u32>,
-    offset: Vec<u64>,
-    len: Vec<u64>,
+    // Not in columns: plans pick spans here and there, and so touch one cache line for each.
+    spans: Vec<Span>,
+    /// No span begins before the one before it: to order some, their indices need only be ordered.
+    ascending: bool,
 }
 
 impl Spans {
     /// An empty list.
     pub const fn new() -> Self {
-        Self { region: Vec::new(), offset: Vec::new(), len: Vec::new() }
+        Self { spans: Vec::new(), ascending: true }
     }
 
     /// The list whose span `i` is made of the `i`th entries.
     ///
     /// # Errors
-    /// The columns differ in length.
-    pub fn from_columns(
-        region: Vec<u32>,
-        offset: Vec<u64>,
-        len: Vec<u64>,
-    ) -> Result<Self, Invalid> {
+    /// The columns differ in length; no memory for the list.
+    pub fn from_columns(region: &[u32], offset: &[u64], len: &[u64]) -> Result<Self, Invalid> {
         super::same("regions against offsets", region.len() as u64, offset.len() as u64)?;
         super::same("offsets against lengths", offset.len() as u64, len.len() as u64)?;
-        Ok(Self { region, offset, len })
+        let mut spans = Self::new();
+        spans.try_reserve(region.len()).map_err(|_| no_memory(region.len()))?;
+        let rest = offset.iter().zip(len);
+        let columns = region.iter().zip(rest);
+        spans.extend(columns.map(|(&region, (&offset, &len))| Span { region, offset, len }));
+        Ok(spans)
     }
 
     /// Makes room for `additional` more spans, so that pushing them allocates nothing: to be called
@@ -50,27 +60,24 @@ impl Spans {
     /// # Errors
     /// There is no memory for them.
     pub fn try_reserve(&mut self, additional: usize) -> Result<(), TryReserveError> {
-        self.region.try_reserve(additional)?;
-        self.offset.try_reserve(additional)?;
-        self.len.try_reserve(additional)
+        self.spans.try_reserve(additional)
     }
 
     /// Appends a span.
     #[inline]
     pub fn push(&mut self, span: Span) {
-        self.region.push(span.region);
-        self.offset.push(span.offset);
-        self.len.push(span.len);
+        self.ascending &= self.spans.last().is_none_or(|last| last.place() <= span.place());
+        self.spans.push(span);
     }
 
     /// The number of spans.
     pub fn len(&self) -> usize {
-        self.region.len()
+        self.spans.len()
     }
 
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
-        self.region.is_empty()
+        self.spans.is_empty()
     }
 
     /// Span `index`.
@@ -79,21 +86,32 @@ impl Spans {
     /// `index` is not below [`Spans::len`].
     #[inline]
     pub fn get(&self, index: usize) -> Span {
-        Span { region: self.region[index], offset: self.offset[index], len: self.len[index] }
+        self.spans[index]
     }
 
     /// The spans in order.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = Span> + '_ {
-        (0..self.len()).map(|index| self.get(index))
+        self.spans.iter().copied()
+    }
+
+    /// Whether no span begins before the one before it.
+    #[inline]
+    pub(super) fn is_ascending(&self) -> bool {
+        self.ascending
     }
 
     /// Span `index`, which a caller chose.
     #[inline]
     pub(super) fn chosen(&self, what: &'static str, index: u32) -> Result<Span, Invalid> {
-        if (index as usize) < self.len() {
-            return Ok(self.get(index as usize));
-        }
-        Err(Invalid::Index { what, index: u64::from(index), len: self.len() as u64 })
+        let len = self.len() as u64;
+        let chosen = self.spans.get(index as usize).copied();
+        chosen.ok_or(Invalid::Index { what, index: u64::from(index), len })
+    }
+}
+
+impl Default for Spans {
+    fn default() -> Self {
+        Self::new()
     }
 }
 

@@ -76,8 +76,8 @@ fn lists_that_do_not_pair_up_are_refused() {
     assert!(matches!(error, Err(Invalid::Mismatch { left: 1, right: 0, .. })), "{error:?}");
     let error = plain(&[(0, 0, 1), (0, 1, 2)], &[(0, 0, 1), (0, 1, 3)]).unwrap_err();
     assert_eq!(error.to_string(), "spans: pair 1 has 2 bytes against 3");
-    assert!(Spans::from_columns(vec![1], vec![2], vec![]).is_err());
-    assert!(Spans::from_columns(vec![1], vec![], vec![2]).is_err());
+    assert!(Spans::from_columns(&[1], &[2], &[]).is_err());
+    assert!(Spans::from_columns(&[1], &[], &[2]).is_err());
 }
 
 #[test]
