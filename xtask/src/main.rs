@@ -1,6 +1,7 @@
 //! The project's own chores: `cargo xtask CHORE`. Nothing that users of kvx need.
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a chore talks to a person")]
 
+mod c_library;
 mod cargo_test;
 mod fuzz;
 mod install;
@@ -18,9 +19,10 @@ use std::process::ExitCode;
 type Chore = fn(&[OsString]) -> ExitCode;
 
 /// The chores by name, each with its help.
-const CHORES: [(&str, Chore, &str); 6] = [
+const CHORES: [(&str, Chore, &str); 7] = [
     ("test", test::run, test::HELP),
     ("python", python::run_alone, python::HELP),
+    ("install-c", c_library::run, c_library::HELP),
     ("simulate", simulate::run, simulate::HELP),
     ("mutations", mutations::run, mutations::HELP),
     ("fuzz", fuzz::run, fuzz::HELP),

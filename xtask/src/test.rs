@@ -8,7 +8,7 @@ use std::process::{Command, ExitCode, Stdio};
 
 use crate::cargo_test::run_lines;
 use crate::report::{Report, Suite};
-use crate::{cargo_test, fuzz, install, instructions, mutations, python};
+use crate::{c_library, cargo_test, fuzz, install, instructions, mutations, python};
 
 pub(crate) const HELP: &str = "\
   test    Run everything that this machine can: formatting, lints, documentation, all tests, the
@@ -29,6 +29,7 @@ pub(crate) fn run(arguments: &[OsString]) -> ExitCode {
     report.add(check_with("lints", "cargo clippy", "clippy", &clippy));
     report.add(documentation());
     report.extend(cargo_test::run());
+    report.add(c_library::examples());
     report.extend(python::run());
     report.add(demo());
     report.add(benchmarks());
