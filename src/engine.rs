@@ -15,7 +15,7 @@ use kvx_core::id::{Association, EngineId, Incarnation};
 use kvx_core::proto::{Auth, Deadline, LocalIdentity, PeerConfig};
 use kvx_core::region::{Region as CoreRegion, RegionKey, Registry, Rights};
 use kvx_core::transport::{MemoryProvider, Transport, TransportKind, TransportOffer};
-use kvx_core::wire::metadata::{Metadata, RegionDescription};
+use kvx_core::wire::metadata::Metadata;
 use kvx_tcp::{TcpOptions, TcpTransport};
 use sha2::{Digest, Sha256};
 use tokio::net::TcpListener;
@@ -214,7 +214,7 @@ impl Engine {
     /// More regions than a blob holds, or one that was deregistered.
     pub fn metadata<'a>(&self, regions: impl IntoIterator<Item = &'a Region>) -> Result<Vec<u8>> {
         let identity = &self.shared().identity;
-        let described = regions.into_iter().map(|region| describe(region.core())).collect();
+        let described = regions.into_iter().map(|region| region.core().describe()).collect();
         let metadata = Metadata {
             engine: identity.engine,
             incarnation: identity.incarnation,
@@ -251,7 +251,7 @@ impl Engine {
             core.dials |= !core.protocol.is_connected();
         });
         link.timers.notify_one();
-        Ok(Peer::new(self.clone(), link, metadata.regions))
+        Ok(Peer::new(self.clone(), link, Arc::new(metadata.regions.into_iter().collect())))
     }
 
     /// Connects to the engine at `address` (`host:port`), whoever it is: the bootstrap of
@@ -274,12 +274,12 @@ impl Engine {
         let done = Completion::new();
         let answer = Promise::new(&done, failed(Cause::ShutDown));
         let linked = bootstrap::connect(&shared, label, addresses);
-        let owner = Arc::downgrade(&self.owner);
+        let guest = self.guest();
         shared.runtime.spawn(async move {
             let linked = linked.await;
             // The engine is its users' to keep, not this task's. Without it the promise is broken.
-            if let Some(owner) = owner.upgrade() {
-                answer.keep(linked.map(|link| Peer::new(Engine { owner }, link, Vec::new())));
+            if let Some(engine) = guest.upgrade() {
+                answer.keep(linked.map(|link| Peer::new(engine, link, Arc::default())));
             }
         });
         Operation::new(done)
@@ -287,7 +287,7 @@ impl Engine {
 
     /// This engine as a peer of its own: transfers to it are local copies.
     pub fn myself(&self) -> Peer {
-        Peer::local(self.clone())
+        Peer::local(self.clone(), &self.shared().registry.snapshot())
     }
 
     /// The peers that are known at present.
@@ -296,7 +296,7 @@ impl Engine {
             return Vec::new();
         }
         let links: Vec<Arc<Link>> = self.shared().peers().values().cloned().collect();
-        links.into_iter().map(|link| Peer::new(self.clone(), link, Vec::new())).collect()
+        links.into_iter().map(|link| Peer::new(self.clone(), link, Arc::default())).collect()
     }
 
     /// The next notification, if one is there. Never waits.
@@ -346,6 +346,20 @@ impl Engine {
     pub(crate) fn shared(&self) -> &Arc<Shared> {
         &self.owner.shared
     }
+
+    /// The engine for one who must not keep it.
+    pub(crate) fn guest(&self) -> Guest {
+        Guest(Arc::downgrade(&self.owner))
+    }
+}
+
+/// An engine as long as its users keep it.
+pub(crate) struct Guest(Weak<Owner>);
+
+impl Guest {
+    pub(crate) fn upgrade(&self) -> Option<Engine> {
+        self.0.upgrade().map(|owner| Engine { owner })
+    }
 }
 
 impl Owner {
@@ -355,14 +369,19 @@ impl Owner {
             return;
         }
         let links: Vec<Arc<Link>> = shared.peers().drain().map(|(_, link)| link).collect();
-        for link in &links {
-            link.with(|core| core.protocol.goodbye());
-        }
         let begin = std::time::Instant::now();
         let unsaid = |link: &Arc<Link>| {
             let core = link.lock();
             core.protocol.is_connected() && core.protocol.has_messages()
         };
+        // A goodbye overtakes whatever waits to be said, and the peer hears nothing after it: not
+        // the notification of a READ that is done.
+        while links.iter().any(unsaid) && begin.elapsed() < FAREWELL / 2 {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        for link in &links {
+            link.with(|core| core.protocol.goodbye());
+        }
         while links.iter().any(unsaid) && begin.elapsed() < FAREWELL {
             std::thread::sleep(Duration::from_millis(1));
         }
@@ -514,17 +533,6 @@ pub(crate) fn replace(
     drop(peers);
     if let Some(old) = old {
         old.kill(Cause::PeerRestarted);
-    }
-}
-
-fn describe(region: &CoreRegion) -> RegionDescription {
-    RegionDescription {
-        id: region.id,
-        key: region.key.clone(),
-        base: region.base(),
-        len: region.len(),
-        rights: region.rights,
-        kind: region.memory.kind(),
     }
 }
 

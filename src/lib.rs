@@ -21,6 +21,7 @@ pub mod memory;
 mod notifications;
 mod one_sided;
 mod peer;
+mod published;
 mod random;
 mod region;
 mod session;

@@ -1,5 +1,7 @@
 //! The one-sided API: peers, prepared transfers, posting and waiting, notifications.
 
+mod regions;
+
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -13,7 +15,6 @@ use kvx_core::plan::{Plan, PlanOptions, Spans};
 use kvx_core::proto::{Deadline, Post, Target, TransferOp, TransferReport};
 use kvx_core::region::{Gate, Region as CoreRegion, Rights};
 use kvx_core::transport::{Lane, LocalSpan, MemoryKind};
-use kvx_core::wire::metadata::RegionDescription;
 
 use crate::completion::{Completion, Operation};
 use crate::engine::Engine;
@@ -21,6 +22,9 @@ use crate::memory::{LocalCopy, copy_local};
 use crate::peer::{Link, TransferDone};
 use crate::region::{Region, wait_drained};
 use crate::session::SenderState;
+
+pub use regions::RemoteRegion;
+pub(crate) use regions::RemoteRegions;
 
 /// A remote engine, in one of its lives, or this engine itself.
 ///
@@ -30,28 +34,13 @@ use crate::session::SenderState;
 pub struct Peer {
     engine: Engine,
     road: Road,
-    regions: Arc<[RemoteRegion]>,
+    regions: Arc<RemoteRegions>,
 }
 
 #[derive(Clone, Debug)]
 enum Road {
     Link(Arc<Link>),
     Local,
-}
-
-/// A region of a peer, from its metadata.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RemoteRegion {
-    /// The owner's name for it.
-    pub id: RegionId,
-    /// The address under which the owner knows its first byte.
-    pub base: u64,
-    /// Length in bytes.
-    pub len: u64,
-    /// What we may do with it.
-    pub rights: Rights,
-    /// What memory it is.
-    pub kind: MemoryKind,
 }
 
 /// A transfer that is ready to be posted, any number of times.
@@ -94,25 +83,13 @@ struct Posted {
 }
 
 impl Peer {
-    pub(crate) fn new(engine: Engine, link: Arc<Link>, regions: Vec<RegionDescription>) -> Self {
-        let regions = regions.into_iter().map(RemoteRegion::from).collect();
+    pub(crate) fn new(engine: Engine, link: Arc<Link>, regions: Arc<RemoteRegions>) -> Self {
         Self { engine, road: Road::Link(link), regions }
     }
 
-    pub(crate) fn local(engine: Engine) -> Self {
-        let regions = engine
-            .shared()
-            .registry
-            .snapshot()
-            .iter()
-            .map(|region| RemoteRegion {
-                id: region.id,
-                base: region.base(),
-                len: region.len(),
-                rights: region.rights,
-                kind: region.memory.kind(),
-            })
-            .collect();
+    /// The engine itself, with these of its regions.
+    pub(crate) fn local(engine: Engine, regions: &[Arc<CoreRegion>]) -> Self {
+        let regions = Arc::new(regions.iter().map(|region| &**region).collect());
         Self { engine, road: Road::Local, regions }
     }
 
@@ -146,19 +123,16 @@ impl Peer {
         }
     }
 
-    /// The regions that its metadata named, in that order; for [`Engine::myself`] those registered
-    /// when it was asked for.
+    /// The regions that its metadata named, in that order; of a peer from [`Peer::published`] those
+    /// that were published when it was asked, and for [`Engine::myself`] those registered when it was
+    /// asked for, oldest first.
     pub fn regions(&self) -> &[RemoteRegion] {
-        &self.regions
+        self.regions.list()
     }
 
-    /// The region that holds `len` bytes at the owner's `address`, and the offset in it.
+    /// A region that holds `len` bytes at the owner's `address`, and the offset in it.
     pub fn find(&self, kind: MemoryKind, address: u64, len: u64) -> Option<(&RemoteRegion, u64)> {
-        self.regions.iter().find_map(|region| {
-            let offset = address.checked_sub(region.base)?;
-            let inside = offset.checked_add(len)? <= region.len && region.kind == kind;
-            inside.then_some((region, offset))
-        })
+        self.regions.find(kind, address, len)
     }
 
     /// Whether a control connection is up and the peer was heard of lately.
@@ -241,7 +215,7 @@ impl Peer {
         let local_lens: Vec<u64> = local.iter().map(|region| region.len()).collect();
         let remote_lens = remote_regions
             .iter()
-            .map(|id| self.remote_len(*id))
+            .map(|id| self.regions.get(*id).map(|region| region.len))
             .collect::<Option<Vec<u64>>>()
             .ok_or_else(|| failed(Invalid::UnknownRegion.into()))?;
         plan.check(&local_lens, &remote_lens).map_err(|error| failed(error.into()))?;
@@ -250,11 +224,6 @@ impl Peer {
         let remote = plan.used_remote().iter().map(|i| remote_regions[*i as usize]).collect();
         plan.drop_unused();
         Ok(Prepared { peer: self.clone(), op, plan: Arc::new(plan), local, remote })
-    }
-
-    fn remote_len(&self, id: RegionId) -> Option<u64> {
-        let described = self.regions.iter().find(|region| region.id == id);
-        described.map(|region| region.len)
     }
 
     /// Sends a notification that is due at once; the operation ends when the peer has it.
@@ -377,9 +346,19 @@ impl PostOptions {
         Self::default()
     }
 
-    /// Tells the peer's user these bytes once all data is in the peer's memory. WRITE only. The
-    /// transfer is then done when the notification is delivered too; an outcome of
-    /// [`Cause::DeliveryUnknown`] says that the data is there, and the notification perhaps.
+    /// Tells the peer's user these bytes once all data is there.
+    ///
+    /// With a WRITE, once it is in the peer's memory. The transfer is then done when the notification
+    /// is delivered too; an outcome of [`Cause::DeliveryUnknown`] says that the data is there, and the
+    /// notification perhaps.
+    ///
+    /// With a READ, once it is in own memory: the peer may then use its own for something else. The
+    /// transfer is done as soon as the data is here; the engine sends the notification by itself, in
+    /// its turn among others to that peer, and whether it arrives is not told. It comes at most once,
+    /// and not at all if the READ fails or is cancelled.
+    ///
+    /// Either way its credit is taken when the transfer is posted, which is [`Cause::Busy`] where none
+    /// is left.
     pub fn notify(mut self, bytes: impl Into<Bytes>) -> Self {
         self.notification = Some(bytes.into());
         self
@@ -457,7 +436,8 @@ pub(crate) fn post_on(
 ) -> Result<Transfer, Cause> {
     let doing = if session.is_some() { Doing::Send } else { doing(post.op) };
     let report = TransferReport { bytes: post.plan.bytes(), runs: post.plan.len() as u32 };
-    let notifies = post.notification.is_some();
+    // A READ does not wait for what the peer is told after it.
+    let notifies = post.notification.is_some() && post.op == TransferOp::Write;
     let (posted, lane) = link.with_drive(|core| {
         let id = core.protocol.post(crate::clock::now(), post)?;
         Ok::<_, Cause>(id.map(|id| (id, core.expect_transfer(id, doing, session, notifies))))
@@ -473,12 +453,5 @@ fn doing(op: TransferOp) -> Doing {
     match op {
         TransferOp::Write => Doing::Write,
         TransferOp::Read => Doing::Read,
-    }
-}
-
-impl From<RegionDescription> for RemoteRegion {
-    fn from(region: RegionDescription) -> Self {
-        let RegionDescription { id, base, len, rights, kind, .. } = region;
-        Self { id, base, len, rights, kind }
     }
 }

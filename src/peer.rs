@@ -24,6 +24,7 @@ use tokio::sync::Notify;
 use crate::clock;
 use crate::completion::Completion;
 use crate::engine::Shared;
+use crate::one_sided::RemoteRegions;
 use crate::session::{ReceiverState, SenderState};
 
 pub(crate) use driver::drive;
@@ -34,6 +35,8 @@ pub(crate) use lanes::LaneOpenError;
 pub(crate) type TransferDone = Completion<Result<TransferReport, Error>>;
 /// What the asker of a directory is told.
 pub(crate) type AnswerDone = Completion<Result<Option<DirectoryEntry>, Error>>;
+/// What the asker for published regions is told.
+pub(crate) type ListDone = Completion<Result<Arc<RemoteRegions>, Error>>;
 /// What a notification's waiter is told.
 pub(crate) type NotificationDone = Completion<Result<(), Error>>;
 
@@ -69,6 +72,8 @@ pub(crate) struct Core {
     pub(crate) senders: BTreeMap<GrantId, Arc<SenderState>>,
     questions: BTreeMap<u64, Arc<AnswerDone>>,
     last_question: u64,
+    /// By the question's number.
+    lists: BTreeMap<u64, Arc<ListDone>>,
     connection: Option<Connection>,
     /// The number of the present control connection, else of the last one: no two have the same.
     last_connection: u64,
@@ -149,6 +154,7 @@ impl Link {
                     senders: BTreeMap::new(),
                     questions: BTreeMap::new(),
                     last_question: 0,
+                    lists: BTreeMap::new(),
                     connection: None,
                     last_connection: 0,
                     ready: Vec::new(),
@@ -426,10 +432,11 @@ impl Core {
         self.dials
             || self.is_awaited()
             || !self.transfers.is_empty()
-            || !self.notifications.is_empty()
+            || self.protocol.is_notifying()
             || !self.receivers.is_empty()
             || !self.senders.is_empty()
             || !self.questions.is_empty()
+            || !self.lists.is_empty()
     }
 
     /// Whether someone waits for the peer to be ready.
@@ -466,6 +473,11 @@ impl Core {
         let done = Completion::new();
         self.questions.insert(self.last_question, Arc::clone(&done));
         (self.last_question, done)
+    }
+
+    /// Remembers who waits for a list of regions. Some ask the same question.
+    pub(crate) fn expect_list(&mut self, question: u64) -> Arc<ListDone> {
+        Arc::clone(self.lists.entry(question).or_insert_with(Completion::new))
     }
 }
 

@@ -10,6 +10,8 @@ use kvx_core::region::{Gate, Region as CoreRegion, Rights};
 use kvx_core::transport::MemoryKind;
 
 use crate::engine::Engine;
+#[cfg(doc)]
+use crate::one_sided::Peer;
 
 /// A registered region. Dropping it deregisters it.
 #[derive(Debug)]
@@ -51,6 +53,18 @@ impl Region {
     /// What peers may do with it.
     pub fn rights(&self) -> Rights {
         self.core.rights
+    }
+
+    /// Publishes it: from now on, and as long as it is registered, any peer that asks
+    /// ([`Peer::published`]) is told of it and of its region key. Whoever may connect to the engine
+    /// may then use the region, within its rights. Once more does nothing.
+    ///
+    /// # Errors
+    /// It was deregistered, the engine has ended, or the process was forked.
+    pub fn publish(&self) -> Result<()> {
+        let shared = self.engine.shared();
+        let published = shared.check().and_then(|()| Ok(shared.registry.publish(self.core.id)?));
+        published.map_err(|cause| Error::new(Doing::Publish, cause))
     }
 
     /// Deregisters it. When this returns, no byte lands in it and none is read from it any more,

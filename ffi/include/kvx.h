@@ -183,7 +183,7 @@ typedef struct {
   uint64_t runs;
 } kvx_transfer_report;
 
-// A region of a peer, from its metadata.
+// A region of a peer, as its owner describes it.
 typedef struct {
   // The address under which its owner knows the first byte.
   uint64_t address;
@@ -277,7 +277,10 @@ typedef uint64_t kvx_prepared;
 typedef struct {
   // sizeof(kvx_post_options).
   size_t size;
-  // Bytes that the peer's user is told once all data is there, or null. WRITE only.
+  // Bytes that the peer's user is told once all data is there, or null. With KVX_WRITE, there is
+  // the peer's memory, and the operation ends when they are delivered too. With KVX_READ it is own
+  // memory: the operation ends then, and the engine tells them by itself, at most once, and not
+  // if the READ failed or was cancelled.
   const uint8_t *notification;
   // Their number.
   size_t notification_len;
@@ -394,6 +397,11 @@ kvx_status kvx_register(kvx_engine engine,
                         uint32_t rights,
                         kvx_region *region);
 
+// Publishes a region: from now on, and as long as it is registered, any peer that asks by
+// kvx_peer_published() is told of it. Whoever may connect to the engine may then use it, within its
+// rights. Once more does nothing.
+kvx_status kvx_region_publish(kvx_region region);
+
 // Deregisters a region. When this returns, no byte lands in it and none is read from it any more,
 // whatever peers do; transfers that used it fail.
 kvx_status kvx_region_deregister(kvx_region region);
@@ -472,7 +480,8 @@ kvx_status kvx_operation_status_word(kvx_operation operation, const int32_t **wo
 // `report` points to room for a kvx_transfer_report.
 kvx_status kvx_operation_report(kvx_operation operation, kvx_transfer_report *report);
 
-// The peer that kvx_peer_connect() has connected to, as a handle of its own.
+// The peer that kvx_peer_connect() has connected to, or kvx_peer_published() has asked, as a handle
+// of its own.
 //
 // # Safety
 // `peer` points to room for a handle.
@@ -511,13 +520,14 @@ kvx_status kvx_peer_name(kvx_peer peer, char *buffer, size_t *len);
 // `id` and `incarnation` are null or point to room for 16 bytes.
 kvx_status kvx_peer_identity(kvx_peer peer, uint8_t (*id)[16], uint8_t (*incarnation)[16]);
 
-// The number of regions that the peer's metadata listed.
+// The number of the peer's regions: those that its metadata listed, or that it published when
+// kvx_peer_published() asked.
 //
 // # Safety
 // `count` points to room for a number.
 kvx_status kvx_peer_region_count(kvx_peer peer, size_t *count);
 
-// One of them, in the order of the metadata.
+// One of them, in the order of the metadata; of those that it published, oldest first.
 //
 // # Safety
 // `region` points to room for a kvx_remote_region.
@@ -531,6 +541,14 @@ kvx_status kvx_peer_is_connected(kvx_peer peer);
 // # Safety
 // `operation` points to room for a handle.
 kvx_status kvx_peer_ready(kvx_peer peer, kvx_operation *operation);
+
+// Asks a peer which regions it publishes. When the operation has ended, kvx_operation_peer() has
+// the peer with these regions; what was deregistered since the last time is not among them.
+// KVX_UNSUPPORTED if the peer's version publishes nothing.
+//
+// # Safety
+// `operation` points to room for a handle.
+kvx_status kvx_peer_published(kvx_peer peer, kvx_operation *operation);
 
 // Tells the peer's user these bytes; ends when the peer has them.
 //
@@ -681,7 +699,7 @@ kvx_status kvx_spans_local(const kvx_region *regions,
                            kvx_spans *spans);
 
 // A list of spans in a peer's memory: span i is `lens[i]` bytes from `offsets[i]` on in the
-// `region[i]`th region of the peer's metadata. The columns are copied.
+// `region[i]`th of the peer's regions. The columns are copied.
 //
 // # Safety
 // The columns point to `count` entries each, `spans` to room for a handle.
@@ -706,7 +724,7 @@ kvx_status kvx_spans_local_at(const kvx_region *regions,
                               kvx_spans *spans);
 
 // A list of spans in a peer's memory, given by the addresses that the peer knows it by: span i is
-// `lens[i]` bytes at `addresses[i]`, each within one of the regions of the peer's metadata.
+// `lens[i]` bytes at `addresses[i]`, each within one of the peer's regions.
 //
 // # Safety
 // The columns point to `count` entries each, `spans` to room for a handle.

@@ -108,6 +108,17 @@ pub unsafe extern "C" fn kvx_register(
     })
 }
 
+/// Publishes a region: from now on, and as long as it is registered, any peer that asks by
+/// kvx_peer_published() is told of it. Whoever may connect to the engine may then use it, within its
+/// rights. Once more does nothing.
+#[unsafe(no_mangle)]
+pub extern "C" fn kvx_region_publish(region: kvx_region) -> kvx_status {
+    call(|| {
+        REGIONS.get(region)?.publish()?;
+        Ok(kvx_status::KVX_OK)
+    })
+}
+
 /// Deregisters a region. When this returns, no byte lands in it and none is read from it any more,
 /// whatever peers do; transfers that used it fail.
 #[unsafe(no_mangle)]

@@ -246,7 +246,8 @@ pub unsafe extern "C" fn kvx_operation_report(
     })
 }
 
-/// The peer that kvx_peer_connect() has connected to, as a handle of its own.
+/// The peer that kvx_peer_connect() has connected to, or kvx_peer_published() has asked, as a handle
+/// of its own.
 ///
 /// # Safety
 /// `peer` points to room for a handle.
@@ -260,7 +261,7 @@ pub unsafe extern "C" fn kvx_operation_peer(
         let peer = unsafe { Out::new("peer", peer) }?;
         let started = OPERATIONS.get(operation)?;
         let Outcome::Peer(connected) = started.outcome()? else {
-            return Err(Failure::invalid("operation", "connects to no peer"));
+            return Err(Failure::invalid("operation", "brings no peer"));
         };
         peer.put(PEERS.insert(Arc::new(crate::peer::Known::new(connected, &started.event)))?);
         Ok(kvx_status::KVX_OK)

@@ -31,7 +31,7 @@ impl Known {
     }
 }
 
-/// A region of a peer, from its metadata.
+/// A region of a peer, as its owner describes it.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct kvx_remote_region {
@@ -153,7 +153,8 @@ pub unsafe extern "C" fn kvx_peer_identity(
     })
 }
 
-/// The number of regions that the peer's metadata listed.
+/// The number of the peer's regions: those that its metadata listed, or that it published when
+/// kvx_peer_published() asked.
 ///
 /// # Safety
 /// `count` points to room for a number.
@@ -167,7 +168,7 @@ pub unsafe extern "C" fn kvx_peer_region_count(peer: kvx_peer, count: *mut usize
     })
 }
 
-/// One of them, in the order of the metadata.
+/// One of them, in the order of the metadata; of those that it published, oldest first.
 ///
 /// # Safety
 /// `region` points to room for a kvx_remote_region.
@@ -222,6 +223,26 @@ pub unsafe extern "C" fn kvx_peer_ready(
         let operation = unsafe { Out::new("operation", operation) }?;
         let known = PEERS.get(peer)?;
         operation.put(start(Later(known.peer.ready(), |()| Outcome::Done), &known.event)?);
+        Ok(kvx_status::KVX_OK)
+    })
+}
+
+/// Asks a peer which regions it publishes. When the operation has ended, kvx_operation_peer() has
+/// the peer with these regions; what was deregistered since the last time is not among them.
+/// KVX_UNSUPPORTED if the peer's version publishes nothing.
+///
+/// # Safety
+/// `operation` points to room for a handle.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn kvx_peer_published(
+    peer: kvx_peer,
+    operation: *mut kvx_operation,
+) -> kvx_status {
+    call(|| {
+        // SAFETY: as the caller promises.
+        let operation = unsafe { Out::new("operation", operation) }?;
+        let known = PEERS.get(peer)?;
+        operation.put(start(Later(known.peer.published(), Outcome::Peer), &known.event)?);
         Ok(kvx_status::KVX_OK)
     })
 }

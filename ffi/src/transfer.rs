@@ -52,7 +52,10 @@ struct Ready {
 pub struct kvx_post_options {
     /// sizeof(kvx_post_options).
     pub size: usize,
-    /// Bytes that the peer's user is told once all data is there, or null. WRITE only.
+    /// Bytes that the peer's user is told, or null. With KVX_WRITE, once all data is in the peer's
+    /// memory; the operation ends when they are delivered too. With KVX_READ, once all data is in own
+    /// memory; the operation ends then, and the engine tells them by itself: at most once, and not if
+    /// the READ failed or was cancelled.
     pub notification: *const u8,
     /// Their number.
     pub notification_len: usize,
@@ -94,7 +97,7 @@ pub unsafe extern "C" fn kvx_spans_local(
 }
 
 /// A list of spans in a peer's memory: span i is `lens[i]` bytes from `offsets[i]` on in the
-/// `region[i]`th region of the peer's metadata. The columns are copied.
+/// `region[i]`th of the peer's regions. The columns are copied.
 ///
 /// # Safety
 /// The columns point to `count` entries each, `spans` to room for a handle.
@@ -147,7 +150,7 @@ pub unsafe extern "C" fn kvx_spans_local_at(
 }
 
 /// A list of spans in a peer's memory, given by the addresses that the peer knows it by: span i is
-/// `lens[i]` bytes at `addresses[i]`, each within one of the regions of the peer's metadata.
+/// `lens[i]` bytes at `addresses[i]`, each within one of the peer's regions.
 ///
 /// # Safety
 /// The columns point to `count` entries each, `spans` to room for a handle.

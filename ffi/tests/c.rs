@@ -69,6 +69,11 @@ fn bytes_move_and_notifications_come() {
 }
 
 #[test]
+fn regions_are_published_and_read_with_a_notification() {
+    plainly("publish.c");
+}
+
+#[test]
 fn a_session_moves_blocks_layer_by_layer() {
     plainly("session.c");
 }
@@ -88,7 +93,7 @@ fn bad_arguments_and_handles_are_errors() {
 #[test]
 fn nothing_is_read_or_written_that_is_not_there() {
     let flags = ["-std=c11", "-fsanitize=address", "-DSMALL"];
-    for name in ["moves.c", "refuses.c", "session.c", "cuts.c"] {
+    for name in ["moves.c", "publish.c", "refuses.c", "session.c", "cuts.c"] {
         run(command(&compile("cc", &flags, name))
             .env("ASAN_OPTIONS", "allocator_may_return_null=1"));
     }

@@ -62,6 +62,10 @@ impl World {
             }
             Operation::Notify { side, len } => self.notify(side.into(), len.into())?,
             Operation::Take { side } => self.take(side.into()),
+            Operation::List { side } => {
+                let question = pair.sides[usize::from(side)].peer.list_regions().ok()?;
+                self.ledger.asked(side.into(), question);
+            }
             Operation::Renew { side, role } => {
                 let role = Role::ALL[usize::from(role) % Role::ALL.len()];
                 self.ledger.deregister(&mut self.pair, side.into(), role);
@@ -173,7 +177,7 @@ impl World {
             piece(from, to, at)
         });
         let pieces: Vec<Piece> = pieces.collect();
-        let notification = (write && notify).then(|| self.content(16));
+        let notification = notify.then(|| self.content(16));
         let post = Post {
             op,
             plan: Arc::new(plan),

@@ -13,6 +13,7 @@ mod listening;
 mod memory;
 mod noise;
 mod notifications;
+mod publishing;
 mod stalls;
 mod transfers;
 
@@ -28,6 +29,7 @@ pub(crate) const ALL: &[&[Attack]] = &[
     frames::ATTACKS,
     control::ATTACKS,
     notifications::ATTACKS,
+    publishing::ATTACKS,
     directory::ATTACKS,
     floods::ATTACKS,
     stalls::ATTACKS,

@@ -39,6 +39,9 @@ pub type User = Arc<dyn Fn(Ask) + Send + Sync>;
 pub enum Ask {
     /// Connects to an address. Not to wait for the outcome.
     Dial(SocketAddr),
+    /// Connects to an address, and asks who is there which regions it publishes. Not to wait for the
+    /// outcome.
+    List(SocketAddr),
     /// Deregisters a region that was given away, and returns when that has.
     Deregister(RegionId),
     /// Opens a receiver for this session with the engine, which is connected, as its sender.

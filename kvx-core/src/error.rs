@@ -62,6 +62,8 @@ pub enum Operation {
     Register,
     /// Deregistering memory.
     Deregister,
+    /// Publishing memory.
+    Publish,
     /// Allocating engine memory.
     Allocate,
     /// Connecting to a peer, or adding it from its metadata.
@@ -82,6 +84,8 @@ pub enum Operation {
     Receive,
     /// Asking or telling a directory.
     Directory,
+    /// Asking which regions a peer publishes.
+    List,
     /// Reading a layout.
     Layout,
     /// Waiting for an operation that was begun before.
@@ -96,6 +100,7 @@ impl fmt::Display for Operation {
             Self::Build => "build engine",
             Self::Register => "register memory",
             Self::Deregister => "deregister memory",
+            Self::Publish => "publish memory",
             Self::Allocate => "allocate memory",
             Self::Connect => "connect",
             Self::Prepare => "prepare transfer",
@@ -106,6 +111,7 @@ impl fmt::Display for Operation {
             Self::Send => "send KV cache",
             Self::Receive => "receive KV cache",
             Self::Directory => "directory",
+            Self::List => "list published regions",
             Self::Layout => "layout",
             Self::Wait => "wait",
             Self::Shutdown => "shut down",

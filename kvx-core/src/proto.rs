@@ -29,6 +29,7 @@ mod handshake;
 mod id_set;
 mod inbound;
 mod lanes;
+mod listing;
 mod notify;
 mod outbound;
 mod peer;

@@ -15,6 +15,7 @@ use zeroize::{Zeroize, ZeroizeOnDrop};
 use crate::error::Refusal;
 use crate::id::RegionId;
 use crate::transport::MemoryProvider;
+use crate::wire::metadata::RegionDescription;
 
 pub use gate::{Gate, GateClosed, Lease, Leases};
 pub use grant_map::GrantMap;
@@ -109,6 +110,18 @@ impl Region {
         match offset.checked_add(len) {
             Some(end) if end <= self.len() => Ok(()),
             _ => Err(Refusal::OutOfBounds),
+        }
+    }
+
+    /// What others need to reach it, its key among it.
+    pub fn describe(&self) -> RegionDescription {
+        RegionDescription {
+            id: self.id,
+            key: self.key.clone(),
+            base: self.base(),
+            len: self.len(),
+            rights: self.rights,
+            kind: self.memory.kind(),
         }
     }
 }

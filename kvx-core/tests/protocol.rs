@@ -3,11 +3,13 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on has failed")]
 
 mod protocol {
+    mod after_reads;
     mod control;
     mod credit;
     mod grants;
     mod handshake;
     mod lanes;
+    mod listing;
     mod notifications;
     mod one_sided;
     mod pools;

@@ -113,6 +113,13 @@ impl Link {
                     waiting.set(Ok(entry));
                 }
             }
+            Event::RegionsListed { question, regions } => {
+                let waiting = self.lock().lists.remove(&question);
+                if let Some(waiting) = waiting {
+                    let regions = regions.map(|regions| Arc::new(regions.into_iter().collect()));
+                    waiting.set(regions.map_err(|cause| self.error(Operation::List, cause)));
+                }
+            }
             Event::Dead(cause) => self.on_death(&cause),
         }
     }
@@ -172,7 +179,16 @@ impl Link {
     /// transfer's own end is still to be told.
     fn on_attached_settled(&self, transfer: TransferId, outcome: Result<(), Cause>) {
         let mut core = self.lock();
-        let Some(waiting) = core.transfers.get_mut(&transfer) else { return };
+        let Some(waiting) = core.transfers.get_mut(&transfer) else {
+            drop(core);
+            // A READ that is done does not wait for it, and nobody else would hear of its loss.
+            if let Err(cause) = outcome
+                && transfer.is_read()
+            {
+                tracing::warn!(peer = %self.name(), %cause, "notification of a READ lost");
+            }
+            return;
+        };
         let AttachedDelivery::AwaitedFor(report) = waiting.delivery else {
             waiting.delivery = AttachedDelivery::None;
             return;

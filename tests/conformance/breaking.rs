@@ -3,7 +3,7 @@
 
 use kvx::error::{Cause, Fence};
 use kvx::{Config, Engine, PostOptions, Rights, Room, SessionKey, Span, TransferOp};
-use kvx_workers::relay::Relay;
+use kvx_workers::relay::{Fault, Kind, Relay, Way};
 
 use crate::fabric::{Fabric, LONG, SOON};
 use crate::layouts::{Pool, copy};
@@ -155,6 +155,34 @@ pub(crate) fn a_write_cancelled_while_the_road_breaks_is_fenced(fabric: &dyn Fab
             remote.assert_poisoned();
         }
     }
+}
+
+pub(crate) fn a_read_is_done_though_its_notification_finds_no_road(fabric: &dyn Fabric) {
+    let (relay, a, b) = broken_pair(fabric);
+    let (local, remote) = (Memory::new(&a, LEN, Rights::empty()), Memory::new(&b, LEN, READ_WRITE));
+    let peer = add(&a, &b, &[&remote]);
+    let read = prepare(&peer, TransferOp::Read, &[&local], &[(span(0, 0, LEN), span(0, 0, LEN))]);
+    let read = read.unwrap();
+    // Lanes and slots are there, so that nothing but the notification needs the control connection.
+    read.post(PostOptions::new()).unwrap().wait().unwrap();
+    for round in 0..5_u8 {
+        remote.buffer.write(0, &pattern(LEN as usize)).unwrap();
+        relay.arm(Kind::Control, Way::In, 0, Fault::Stall);
+        read.post(PostOptions::new().notify([round].to_vec())).unwrap().wait().unwrap();
+        assert_same(&local.bytes(), &remote.bytes(), "what was read");
+        relay.wait_until_happened();
+        assert_eq!(b.poll_notification(), None);
+        // It comes by the next connection, or by this one when it goes on; once.
+        if round % 2 == 0 {
+            relay.cut_all()
+        } else {
+            relay.release()
+        }
+        assert_eq!(&b.wait_notification(LONG).unwrap().bytes[..], [round]);
+    }
+    peer.notify("last").wait().unwrap();
+    assert_eq!(&b.wait_notification(LONG).unwrap().bytes[..], b"last");
+    assert_eq!(b.poll_notification(), None);
 }
 
 /// `a` reaches `b` by a road that can be broken.

@@ -32,7 +32,7 @@ pub(crate) fn every_call_in_a_forked_child_says_so(fabric: &dyn Fabric) {
     let granted = sender.granted();
     let nobody = a.connect("127.0.0.1:1");
     let soon = Duration::from_millis(1);
-    let calls: [&dyn Fn() -> Option<Error>; 21] = [
+    let calls: [&dyn Fn() -> Option<Error>; 24] = [
         &|| a.allocate(8, Rights::empty()).err(),
         &|| a.register_buffer(&local.buffer, Rights::empty()).err(),
         &|| a.add_peer(&blob).err(),
@@ -49,6 +49,9 @@ pub(crate) fn every_call_in_a_forked_child_says_so(fabric: &dyn Fabric) {
         &|| a.serve_rank(rank()).err(),
         &|| peer.register_rank(rank()).err(),
         &|| peer.find_rank(rank(), LONG).wait().err(),
+        &|| local.region.publish().err(),
+        &|| peer.published().wait().err(),
+        &|| a.myself().published().wait().err(),
         &|| begun.wait().err(),
         &|| granted.wait().err(),
         &|| granted.wait_timeout(soon).and_then(Result::err),

@@ -24,6 +24,7 @@ mod forking;
 mod granting;
 mod lives;
 mod notifying;
+mod publishing;
 mod rights;
 mod sessions;
 mod shutting_down;
@@ -67,7 +68,9 @@ macro_rules! every_case {
                 empty_long_and_longest_notifications_arrive_whole
                 a_notification_too_long_is_an_error_and_harms_nothing
                 credit_runs_out_as_busy_and_returns_when_the_user_takes
-                a_read_carries_no_notification
+                a_reads_notification_finds_its_data_with_the_reader
+                a_failed_or_cancelled_read_notifies_nobody
+                a_read_has_the_credit_of_its_notification_from_the_start
                 a_refused_write_notifies_nobody;
             rights:
                 a_region_without_the_right_to_write_is_not_written
@@ -98,6 +101,7 @@ macro_rules! every_case {
                 the_initiator_hears_of_an_owner_that_shuts_down_in_mid_read
                 own_operations_end_when_the_engine_shuts_down
                 a_session_hears_of_the_other_engines_shutdown
+                what_a_read_tells_leaves_before_the_goodbye
                 calls_after_the_shutdown_say_so;
             crowds:
                 ten_thousand_rooms_come_and_go_one_after_another
@@ -137,7 +141,8 @@ macro_rules! every_case {
                 transfers_go_on_over_the_next_connection
                 sessions_go_on_over_the_next_connection
                 a_peer_out_of_reach_fails_by_the_deadline_and_serves_when_back
-                a_write_cancelled_while_the_road_breaks_is_fenced;
+                a_write_cancelled_while_the_road_breaks_is_fenced
+                a_read_is_done_though_its_notification_finds_no_road;
             lives:
                 a_restarted_engine_is_reached_again_under_its_old_address
                 an_engine_that_crashed_and_came_back_is_another_peer
@@ -171,6 +176,14 @@ macro_rules! every_case {
                 what_came_before_the_end_may_be_taken_after_it
                 progress_is_awaited
                 a_dropped_future_detaches_its_transfer;
+            publishing:
+                a_published_region_is_used_by_who_only_knows_the_address
+                what_is_not_published_or_not_any_more_is_not_told
+                twenty_thousand_regions_are_told_and_used
+                many_who_ask_at_once_are_all_answered
+                an_engine_tells_itself_what_it_publishes
+                a_question_that_nobody_answers_ends_by_the_deadline
+                a_question_goes_on_over_the_next_connection;
             directory:
                 a_registered_rank_is_found
                 a_question_waits_for_its_rank

@@ -107,6 +107,25 @@ pub(crate) fn a_session_hears_of_the_other_engines_shutdown(fabric: &dyn Fabric)
     }
 }
 
+pub(crate) fn what_a_read_tells_leaves_before_the_goodbye(fabric: &dyn Fabric) {
+    let b = fabric.engine("b");
+    for round in 0..30_u8 {
+        let a = fabric.engine("a");
+        let (local, remote) =
+            (Memory::new(&a, 4096, Rights::empty()), Memory::new(&b, 4096, READ_WRITE));
+        let peer = add(&a, &b, &[&remote]);
+        let pairs = [(span(0, 0, 4096), span(0, 0, 4096))];
+        let read = prepare(&peer, TransferOp::Read, &[&local], &pairs).unwrap();
+        peer.ready().wait().unwrap();
+        // Long enough not to have left when the READ is done.
+        let words = vec![round; 1 << 20];
+        read.post(PostOptions::new().notify(words.clone())).unwrap().wait().unwrap();
+        a.shutdown();
+        let note = b.wait_notification(LONG).expect("a notification that was due");
+        assert!(note.bytes == words);
+    }
+}
+
 pub(crate) fn calls_after_the_shutdown_say_so(fabric: &dyn Fabric) {
     let case = Case::new(fabric);
     let memory = Memory::new(&case.a, 8, Rights::empty());
@@ -130,6 +149,8 @@ pub(crate) fn calls_after_the_shutdown_say_so(fabric: &dyn Fabric) {
         ("serve_rank", case.a.serve_rank(rank()).err()),
         ("register_rank", peer.register_rank(rank()).err()),
         ("find_rank", peer.find_rank(rank(), LONG).wait().err()),
+        ("published", peer.published().wait().err()),
+        ("publish", memory.region.publish().err()),
         ("deregister", memory.region.deregister().err()),
     ];
     for (call, error) in outcomes {

@@ -313,15 +313,19 @@ pub(crate) fn a_transfer_to_oneself_is_a_copy(fabric: &dyn Fabric) {
         prepared.post(PostOptions::new()).unwrap().wait().unwrap();
         model.check(&[&local], &[&remote]);
     }
+    for op in [TransferOp::Read, TransferOp::Write] {
+        let prepared = prepare(&myself, op, &[&local], &both).unwrap();
+        prepared.post(PostOptions::new().notify("to myself")).unwrap().wait().unwrap();
+        let note = a.wait_notification(LONG).unwrap();
+        assert_eq!((&note.bytes[..], note.engine()), (&b"to myself"[..], Some(a.id())));
+    }
     let prepared = prepare(&myself, TransferOp::Write, &[&local], &both).unwrap();
-    prepared.post(PostOptions::new().notify("to myself")).unwrap().wait().unwrap();
-    let note = a.wait_notification(LONG).unwrap();
-    assert_eq!((&note.bytes[..], note.engine()), (&b"to myself"[..], Some(a.id())));
     // Rights hold for oneself too, and so does deregistration.
     let closed = [(span(0, 0, 1), span(1 - index, 0, 1))];
     let refused = prepare(&myself, TransferOp::Write, &[&local], &closed).unwrap();
-    let error = refused.post(PostOptions::new()).unwrap_err();
+    let error = refused.post(PostOptions::new().notify("refused")).unwrap_err();
     assert!(matches!(error.cause, Cause::Refused(kvx::error::Refusal::NoRight)), "{error}");
+    assert_eq!(a.poll_notification(), None);
     remote.region.deregister().unwrap();
     let error = prepared.post(PostOptions::new()).unwrap_err();
     assert!(matches!(error.cause, Cause::RegionClosed | Cause::Refused(_)), "{error}");

@@ -63,6 +63,8 @@ rows! {
         "out-of-sequence", "absurd-messages", "other-roles", "goodbye-and-on";
     Twice notifications_keep_to_their_credit:
         "beyond-credit", "padded-notifications", "broken-parts", "lives-of-notifications";
+    Twice published_regions_are_told_at_the_victims_pace:
+        "list-flood", "impatient-lists";
     Twice a_directory_is_not_flooded:
         "rank-flood", "question-flood", "question-churn";
     Twice floods_are_borne_or_ended:
@@ -76,7 +78,7 @@ rows! {
     Once noise_is_no_traffic:
         "control-garbage", "control-bits", "lane-garbage", "lane-bits";
     Once a_hostile_listener_gains_nothing:
-        "dialed-nonsense", "dialed-lies", "dialed-and-mute", "dialed-and-wild";
+        "dialed-nonsense", "dialed-lies", "dialed-and-mute", "dialed-and-wild", "told-lies";
 }
 
 /// How often a row is played.

@@ -9,6 +9,7 @@ use kvx_core::layout::{Dtype, HeadWindow, Layout, LayoutBuilder, Placement};
 use kvx_core::region::{Gate, Region, Rights};
 use kvx_core::time::Time;
 use kvx_core::wire::message::{Grant, RegionOpened};
+use kvx_core::wire::metadata::RegionDescription;
 use kvx_core::wire::{FrameHeader, WireSpan};
 
 /// Bytes of every region.
@@ -36,6 +37,7 @@ pub(super) struct Place {
     /// Its bytes: what has landed is entered.
     pub(super) seen: Vec<u8>,
     pub(super) live: bool,
+    published: bool,
 }
 
 /// A grant that the puppet has.
@@ -50,7 +52,7 @@ struct Given {
 
 impl Model {
     pub(super) fn add(&mut self, region: Arc<Region>, base: u64, seen: Vec<u8>) {
-        self.places.push(Place { region, base, seen, live: true });
+        self.places.push(Place { region, base, seen, live: true, published: false });
     }
 
     pub(super) fn places(&self) -> &[Place] {
@@ -71,6 +73,26 @@ impl Model {
 
     pub(super) fn deregistered(&mut self, index: usize) {
         self.places[index].live = false;
+    }
+
+    pub(super) fn published(&mut self, index: usize) {
+        self.places[index].published = true;
+    }
+
+    /// The peer tells what it publishes: all of that, as it was when it was asked. What was
+    /// deregistered since may be told.
+    pub(super) fn listed(&self, told: &[RegionDescription]) {
+        let mut published = self.places.iter().filter(|place| place.published);
+        let mut told = told.iter();
+        let mut next = told.next();
+        for place in published.by_ref() {
+            if next.is_some_and(|told| *told == place.region.describe()) {
+                next = told.next();
+            } else {
+                assert!(!place.live, "a published region is not told of");
+            }
+        }
+        assert_eq!(next, None, "a region is told of that is not published");
     }
 
     pub(super) fn granted(&mut self, id: GrantId, gate: Arc<Gate>) {

@@ -57,6 +57,8 @@ pub(super) enum What {
     DirectoryPut,
     DirectoryGet { wait: u16 },
     DirectoryAnswer { known: bool },
+    ListRegions,
+    RegionsListed { more: bool, regions: Vec<(u8, bool)> },
 }
 
 /// A transfer: a WRITE or a READ, of either side.
@@ -100,5 +102,7 @@ pub(super) enum Wish {
     EndSession { grant: u8, writes: u8 },
     AbortSession { grant: u8 },
     Directory { which: u8 },
+    Publish { which: u8 },
+    ListRegions,
     Goodbye,
 }

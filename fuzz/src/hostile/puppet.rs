@@ -6,13 +6,15 @@ use kvx_core::id::{
     Association, EngineId, GrantId, Incarnation, LaneId, RegionId, Room, SessionKey, TransferId,
 };
 use kvx_core::proto::{Auth, Dialer, Established, Listener, LocalIdentity};
-use kvx_core::region::RegionKey;
+use kvx_core::region::{RegionKey, Rights};
 use kvx_core::time::Time;
+use kvx_core::transport::MemoryKind;
 use kvx_core::wire::handshake::{HANDSHAKE_PREFIX_LEN, HandshakeMessage};
 use kvx_core::wire::message::{
     DirectoryEntry, Grant, MESSAGE_HEADER_LEN, Message, MessageHeader, OpenRegion, RankKey,
     RegionOpened,
 };
+use kvx_core::wire::metadata::RegionDescription;
 
 use super::World;
 use super::model::{self, Model};
@@ -134,6 +136,10 @@ impl World {
                     self.model.refused(transfer, refusal);
                 }
                 Message::Grant(grant) => self.model.showed_grant(&grant),
+                Message::RegionsListed { more, regions } => {
+                    assert!(!more, "so few regions fit in one part");
+                    self.model.listed(&regions);
+                }
                 _ => {}
             }
         }
@@ -234,6 +240,18 @@ pub(super) fn message(what: What, model: &Model, now: Time) -> Option<Message> {
         }
         What::DirectoryAnswer { known } => {
             Message::DirectoryAnswer { request: 1, entry: known.then(entry) }
+        }
+        What::ListRegions => Message::ListRegions,
+        What::RegionsListed { more, regions } => {
+            let described = |(which, right): (u8, bool)| {
+                let (id, key) = region(u32::from(which % 6));
+                let key = if right { key } else { RegionKey::new([which; 16]) };
+                let base = u64::from(which) << 12;
+                let (rights, kind) = (Rights::all(), MemoryKind::Host);
+                RegionDescription { id, key, base, len: model::LEN, rights, kind }
+            };
+            let regions = regions.into_iter().map(described).collect();
+            Message::RegionsListed { more, regions }
         }
     })
 }

@@ -23,6 +23,8 @@ use super::puppet;
 pub(super) struct Asked {
     transfers: BTreeMap<TransferId, Posted>,
     notifications: BTreeSet<NotificationId>,
+    /// Questions for the puppet's regions.
+    lists: BTreeSet<u64>,
     /// Grants that the puppet gave, and that stand.
     got: Vec<GrantReceived>,
     /// Notifications that were told, by their lengths.
@@ -65,6 +67,7 @@ impl Asked {
         let open = self.transfers.iter().find(|(_, posted)| posted.open);
         assert!(open.is_none(), "transfer {:?} has no end", open.map(|(id, _)| id));
         assert!(self.notifications.is_empty(), "a notification without a fate");
+        assert!(self.lists.is_empty(), "a question without an answer");
     }
 
     fn open(&self, which: u8) -> Option<TransferId> {
@@ -127,6 +130,15 @@ impl World {
                 1 => self.peer.directory_get(1, puppet::rank(), 1000),
                 _ => self.peer.directory_answer(1, Some(puppet::entry())),
             },
+            Wish::Publish { which } => {
+                let index = self.model.live(which)?;
+                self.registry.publish(self.model.region(index).id).expect("a region that is live");
+                self.model.published(index);
+            }
+            Wish::ListRegions => {
+                let question = self.peer.list_regions().ok()?;
+                self.asked.lists.insert(question);
+            }
             Wish::Goodbye => self.peer.goodbye(),
         }
         Some(())
@@ -176,7 +188,7 @@ impl World {
             plan: Arc::new(plan.expect("spans that pair up")),
             local: Arc::from([local]),
             target: Target::Regions(Arc::from([puppet::region(u32::from(remote % 6)).0])),
-            notification: (write && notify).then(|| Bytes::from_static(b"it is there")),
+            notification: notify.then(|| Bytes::from_static(b"it is there")),
             layers: None,
             deadline: Deadline { progress: millis, total: None },
         };
@@ -236,6 +248,9 @@ impl World {
             }
             Event::NotificationSettled(id, _, None) => {
                 assert!(self.asked.notifications.remove(&id), "{id:?} was settled twice");
+            }
+            Event::RegionsListed { question, .. } => {
+                assert!(self.asked.lists.remove(&question), "{question} was answered twice");
             }
             Event::Notification(bytes) => self.asked.untaken.push(bytes.len()),
             Event::Granted(got) => self.asked.got.push(*got),

@@ -3,7 +3,7 @@
 //! Memory is watched byte by byte. A byte that changes must be one that a transfer which is not
 //! fenced would put there, in memory that is registered. Nothing of the protocol is used to decide.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -24,7 +24,7 @@ const EMPTY: u8 = 0xff;
 pub(super) enum Role {
     /// Holds what is written from here and read by the peer. Never changes.
     Source,
-    /// The peer may write here.
+    /// The peer may write here. Published.
     Target,
     /// The peer may write here under grants only.
     Pool,
@@ -47,6 +47,8 @@ pub(super) struct Ledger {
     pub(super) grants: Vec<Grant>,
     /// How often each side began to know the other anew: names count from the start then.
     pub(super) lives: [u32; 2],
+    /// Questions for published regions that are open: who asked, in which life, and its number.
+    lists: BTreeSet<(usize, u32, u64)>,
     /// Notifications that a side's user was told and has not taken, by their lengths.
     pub(super) untaken: [Vec<usize>; 2],
 }
@@ -161,6 +163,9 @@ impl Ledger {
             let bytes = pair.sides[side].memory.bytes_mut(segment.base, LEN as usize);
             bytes.iter_mut().zip(0..).for_each(|(byte, at)| *byte = source(side, at));
         }
+        if role == Role::Target {
+            pair.sides[side].registry.publish(region.id).expect("a region that is live");
+        }
         let seen = pair.sides[side].memory.bytes(segment.base, LEN as usize).to_vec();
         let key = (region.id, region.key.clone());
         pair.sides[1 - side].peer.learn_regions([key]);
@@ -242,6 +247,10 @@ impl Ledger {
         self.notes.push(Note { from, life, id, with, content, told: false, fate: None });
     }
 
+    pub(super) fn asked(&mut self, side: usize, question: u64) {
+        self.lists.insert((side, self.lives[side], question));
+    }
+
     /// Looks at all memory, and then hears what both sides have to tell: first what has come, then
     /// what has ended, for what is told to have come must have.
     pub(super) fn look(&mut self, pair: &mut Pair) {
@@ -267,6 +276,7 @@ impl Ledger {
             assert!(!note.told || fate != Fate::NotDelivered, "told, and not delivered");
         }
         assert!(self.grants.iter().all(|grant| grant.over), "a session has no end");
+        assert!(self.lists.is_empty(), "a question has no answer");
     }
 
     fn look_at_memory(&mut self, pair: &Pair) {
@@ -350,6 +360,16 @@ impl Ledger {
             }
             Event::NotificationSettled(id, delivery, with) => {
                 self.settled(side, id, &delivery, with)
+            }
+            Event::RegionsListed { question, regions } => {
+                let life = self.lives[side];
+                assert!(self.lists.remove(&(side, life, question)), "answered twice, or unasked");
+                for told in regions.iter().flatten() {
+                    let known =
+                        |place: &&Place| place.side == 1 - side && place.region.describe() == *told;
+                    let place = self.places.iter().find(known).expect("the other side's region");
+                    assert_eq!(place.region.rights, Rights::all(), "only targets are published");
+                }
             }
             _ => {}
         }

@@ -24,6 +24,10 @@ pub(super) enum Operation {
     Take {
         side: bool,
     },
+    /// Asks which regions the other side publishes.
+    List {
+        side: bool,
+    },
     /// Memory is deregistered, and other memory registered in its place.
     Renew {
         side: bool,

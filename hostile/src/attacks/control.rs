@@ -113,7 +113,7 @@ fn absurd_messages(scene: &mut Scene<'_>) -> Result<()> {
         scene.say_alone("a type that nobody knows", speak, ENDED)?;
     }
     // Counts that go beyond what is there, or beyond what may be.
-    for kind in [16, 17, 18, 24, 26, 27, 29, 30, 31] {
+    for kind in [16, 17, 18, 24, 26, 27, 29, 30, 31, 36] {
         for count in [u32::MAX, 1 << 24, 40_000] {
             let body = [count.to_le_bytes().repeat(10), vec![0; 40]].concat();
             let speak = |control: &mut Control| {
@@ -160,8 +160,10 @@ fn other_roles(scene: &mut Scene<'_>) -> Result<()> {
     let refusal = Refusal::Expired;
     let region = RegionId::from_bits(scene.random.next());
     let opened = vec![RegionOpened { region, slot: Ok(Slot(1)) }];
+    let unasked = Message::RegionsListed { more: false, regions: Vec::new() };
     for (what, message, allowed) in [
         ("RegionsOpened that nobody asked for", Message::RegionsOpened(opened), ENDED),
+        ("a list that nobody asked for", unasked, ENDED),
         ("no RegionsOpened at all", Message::RegionsOpened(Vec::new()), IGNORED),
         ("Refused of no lane", Message::Refused { lane, frame: 0, transfer, refusal }, ENDED),
         ("credit that was never used", Message::NotificationCredit { consumed: 1 }, ENDED),

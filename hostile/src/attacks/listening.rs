@@ -1,12 +1,16 @@
 //! A listener that the victim dials: garbage, silence, lies, and a good handshake with bad to follow.
 
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::time::{Duration, Instant};
 
 use kvx_core::error::HandshakeError;
+use kvx_core::id::RegionId;
 use kvx_core::proto::Listener;
+use kvx_core::region::{RegionKey, Rights};
+use kvx_core::transport::MemoryKind;
 use kvx_core::wire::handshake::{HandshakeMessage, Reject};
-use kvx_core::wire::message::Message;
+use kvx_core::wire::message::{MAX_LISTED_REGIONS, Message};
+use kvx_core::wire::metadata::{MAX_REGIONS, RegionDescription};
 
 use crate::Attack;
 use crate::connection::{Control, Gone, Me, Recording, Result, Stream};
@@ -41,6 +45,13 @@ pub(super) const ATTACKS: &[Attack] = &[
         must: "each connection ends",
         run: dialed_and_wild,
     },
+    Attack {
+        name: "told-lies",
+        what: "a good listener that is asked for its regions: lists without end, twice, of nothing, \
+               bent, of what is not there, and none",
+        must: "a list that breaks a rule ends the connection, another does no harm",
+        run: told_lies,
+    },
 ];
 
 /// How long the victim may take to dial.
@@ -52,10 +63,15 @@ struct Port(TcpListener);
 impl Port {
     /// Has the victim dial it.
     fn open(scene: &Scene<'_>) -> Result<Self> {
+        Self::open_for(scene, Ask::Dial)
+    }
+
+    /// Has the victim dial it, for one purpose or another.
+    fn open_for(scene: &Scene<'_>, ask: impl FnOnce(SocketAddr) -> Ask) -> Result<Self> {
         let any = if scene.target.address.is_ipv4() { "127.0.0.1:0" } else { "[::1]:0" };
         let listener = TcpListener::bind(any)?;
         listener.set_nonblocking(true)?;
-        scene.ask(Ask::Dial(listener.local_addr()?))?;
+        scene.ask(ask(listener.local_addr()?))?;
         Ok(Self(listener))
     }
 
@@ -228,5 +244,72 @@ fn dialed_and_wild(scene: &mut Scene<'_>) -> Result<()> {
         let answer = said.map_or(Ok(Answer::ControlEnded), |()| control.verdict())?;
         scene.judge("a wild message", answer, &[Answer::ControlEnded]);
     }
+    Ok(())
+}
+
+fn told_lies(scene: &mut Scene<'_>) -> Result<()> {
+    let mut stranger = |number: usize| RegionDescription {
+        id: RegionId::new(number as u32, 1),
+        key: RegionKey::new(scene.random.array()),
+        base: scene.random.next() >> 1,
+        len: 1 + (scene.random.next() >> 2),
+        rights: Rights::all(),
+        kind: MemoryKind::Host,
+    };
+    let full: Vec<RegionDescription> = (0..MAX_LISTED_REGIONS).map(&mut stranger).collect();
+    let short = vec![stranger(1), stranger(1), stranger(2)];
+    let list = |more, regions: &[RegionDescription]| {
+        let regions = regions.to_vec();
+        Message::RegionsListed { more, regions }
+    };
+    let endless = vec![list(true, &full); MAX_REGIONS / MAX_LISTED_REGIONS + 1];
+    let (ended, ignored) = (&[Answer::ControlEnded], &[Answer::Ignored]);
+    for (what, said, allowed) in [
+        ("a list without end", endless, ended),
+        ("a list said twice", vec![list(false, &short); 2], ended),
+        ("a list of what is not there", vec![list(true, &full), list(false, &short)], ignored),
+        ("no list", Vec::new(), ignored),
+    ] {
+        let mut control = asked(scene)?;
+        let sent = said.iter().try_for_each(|message| control.send(message));
+        judge_told(scene, what, control, sent, allowed)?;
+    }
+    // Bodies that do not parse: nothing with more to follow, and a region that wraps around.
+    let mut wraps = Vec::new();
+    list(false, &short).encode_body(&mut wraps)?;
+    let base = wraps.len() - 22;
+    wraps[base..base + 8].fill(0xff);
+    for (what, body) in [("nothing, and more to follow", vec![1, 0, 0, 0, 0]), ("a wrap", wraps)] {
+        let mut control = asked(scene)?;
+        let bytes = control.forge(36, &body);
+        let sent = control.stream.send(&bytes);
+        judge_told(scene, what, control, sent, ended)?;
+    }
+    Ok(())
+}
+
+/// A connection on which the victim has asked for published regions.
+fn asked(scene: &mut Scene<'_>) -> Result<Control> {
+    let port = Port::open_for(scene, Ask::List)?;
+    let mut control = port.welcome(scene)?;
+    control.find("ListRegions", |message| matches!(message, Message::ListRegions).then_some(()))?;
+    scene.pace.blow();
+    Ok(control)
+}
+
+fn judge_told(
+    scene: &mut Scene<'_>,
+    what: &str,
+    mut control: Control,
+    sent: Result<()>,
+    allowed: &[Answer],
+) -> Result<()> {
+    let answer = match sent {
+        Ok(()) => control.verdict()?,
+        Err(Gone::Ended | Gone::Full) => Answer::ControlEnded,
+        Err(other) => return Err(other),
+    };
+    scene.judge(what, answer, allowed);
+    control.leave();
     Ok(())
 }

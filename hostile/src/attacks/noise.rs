@@ -47,7 +47,7 @@ fn control_garbage(scene: &mut Scene<'_>) -> Result<()> {
         scene.say_alone("noise for messages", speak, &[Answer::ControlEnded])?;
     }
     // The type is good, the body noise.
-    for kind in 16..=33 {
+    for kind in 16..=36 {
         let len = scene.random.below(300);
         let noise = scene.random.bytes(len);
         let speak = |control: &mut Control| {
@@ -80,6 +80,7 @@ fn samples() -> Vec<Message> {
         Message::SessionAbort { session, grant: None, by_receiver: true, reason: "no".into() },
         Message::DirectoryGet { request: 5, rank, wait_ms: 1 },
         Message::DirectoryAnswer { request: 5, entry: None },
+        Message::ListRegions,
         Message::Notify { after: None, more: false, bytes: vec![1; 20].into() },
     ]
 }

@@ -64,22 +64,26 @@ impl Places {
         for (index, (&address, &len)) in addresses.iter().zip(lens).enumerate() {
             let held = last
                 .and_then(|place: Place| place.holds(address, len))
-                .or_else(|| self.find(address, len, &mut last))
+                .or_else(|| {
+                    last = self.place(address, len);
+                    last?.holds(address, len)
+                })
                 .ok_or(Invalid::NotInRegion { index, address, len })?;
             spans.push(held);
         }
         Ok(spans)
     }
 
-    fn find(&self, address: u64, len: u64, last: &mut Option<Place>) -> Option<Span> {
+    /// The `len` bytes at `address` as a span.
+    pub fn find(&self, address: u64, len: u64) -> Option<Span> {
+        self.place(address, len)?.holds(address, len)
+    }
+
+    fn place(&self, address: u64, len: u64) -> Option<Place> {
         let above = self.places.partition_point(|place| place.base <= address);
         let before = self.places.get(..above)?.iter().rev();
         let mut reaching = before.take_while(|place| place.reach >= address);
-        reaching.find_map(|place| {
-            let held = place.holds(address, len)?;
-            *last = Some(*place);
-            Some(held)
-        })
+        reaching.find(|place| place.holds(address, len).is_some()).copied()
     }
 }
 

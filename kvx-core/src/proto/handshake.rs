@@ -19,7 +19,7 @@ use crate::wire::handshake::{
 use crate::wire::{VERSION, VERSION_MIN, WireError};
 
 /// The features that this version has.
-const FEATURES: Features = Features::empty();
+const FEATURES: Features = Features::PUBLISHED_REGIONS;
 
 /// What this engine says of itself in handshakes.
 #[derive(Clone, Debug)]

@@ -31,7 +31,7 @@ pub enum Delivery {
 pub(crate) struct Settled {
     pub(crate) id: NotificationId,
     pub(crate) delivery: Delivery,
-    /// The WRITE that it was posted with.
+    /// The transfer that it was posted with.
     pub(crate) with: Option<TransferId>,
 }
 

@@ -95,7 +95,6 @@ pub(crate) struct Outbound {
 #[derive(Debug)]
 pub(crate) struct Ended {
     pub(crate) transfer: TransferId,
-    pub(crate) op: TransferOp,
     pub(crate) outcome: Result<TransferReport, Cause>,
     /// Whether the peer must be told to forget it.
     pub(crate) tell_peer: bool,
@@ -414,7 +413,6 @@ impl Outbound {
         }
         Some(Ended {
             transfer: id,
-            op: transfer.op,
             outcome,
             tell_peer,
             gate: (transfer.op == TransferOp::Read).then_some(transfer.gate),

@@ -3,6 +3,7 @@
 mod event;
 mod forge;
 mod frames;
+mod listing;
 mod messages;
 mod opener;
 mod timers;
@@ -28,6 +29,7 @@ use crate::proto::grants::{GivenGrants, GotGrants};
 use crate::proto::handshake::Established;
 use crate::proto::inbound::Inbound;
 use crate::proto::lanes::{Lanes, Sent};
+use crate::proto::listing::Listings;
 use crate::proto::notify::{NotifyReceiver, NotifySender, Settled};
 use crate::proto::outbound::{Deadline, Ended, Outbound, Target, TransferOp};
 use crate::proto::remote::RemoteRegions;
@@ -35,6 +37,7 @@ use crate::proto::stream::ControlStream;
 use crate::region::{Gate, Region, Registry, Slots};
 use crate::time::Time;
 use crate::transport::TransportOffer;
+use crate::wire::handshake::Features;
 use crate::wire::message::Message;
 
 pub use event::Event;
@@ -88,7 +91,8 @@ pub struct Post {
     pub local: Arc<[Arc<Region>]>,
     /// The plan's remote regions.
     pub target: Target,
-    /// Told to the peer's user after the data. WRITE only.
+    /// Told to the peer's user once the data is in its memory; after a READ, once it is in own
+    /// memory.
     pub notification: Option<Bytes>,
     /// Layers that a WRITE under a grant brings, counted in the whole model.
     pub layers: Option<Range<u32>>,
@@ -125,6 +129,7 @@ pub struct Peer {
     draining: Vec<Arc<Gate>>,
     slots: Slots,
     remote: RemoteRegions,
+    listings: Listings,
     notify_sender: NotifySender,
     notify_receiver: NotifyReceiver,
     /// Grants given to the peer, and got from it.
@@ -195,6 +200,7 @@ impl Peer {
             draining: Vec::new(),
             slots: Slots::new(),
             remote: RemoteRegions::default(),
+            listings: Listings::default(),
             notify_sender: NotifySender::default(),
             given: GivenGrants::new(own),
             got: GotGrants::default(),
@@ -240,6 +246,7 @@ impl Peer {
         self.heartbeat_sent = None;
         self.hear(now);
         self.stream.connect(Message::Resume { own: self.own, peer: self.theirs });
+        self.agree_on_lists(established.features.contains(Features::PUBLISHED_REGIONS));
     }
 
     /// The control connection is gone.
@@ -329,6 +336,11 @@ impl Peer {
         self.dead.is_none() && self.is_connected() && !self.suspect
     }
 
+    /// Whether a notification is on its way to the peer's user, or waits for its data.
+    pub fn is_notifying(&self) -> bool {
+        self.notify_sender.unsettled() > 0
+    }
+
     /// Whether anything waits for the peer.
     pub fn has_outstanding(&self) -> bool {
         !self.outbound.is_empty() || !self.stream.is_flushed()
@@ -348,6 +360,7 @@ impl Peer {
             ("bytes charged to the budget", self.budget.used()),
             ("transfers waiting for slots", self.remote.waiting()),
             ("unsettled notifications", self.notify_sender.unsettled()),
+            ("questions for regions", self.listings.open()),
             ("credit not returned", self.notify_receiver.outstanding()),
         ];
         all.extend(self.outbound.residue());
@@ -397,16 +410,13 @@ impl Peer {
     fn transfers_ended(&mut self, ended: impl IntoIterator<Item = Ended>) {
         // A transfer ends well only when something was heard.
         let deadline = self.heard + self.notification_patience();
-        for Ended { transfer, op, outcome, tell_peer, gate } in ended {
+        for Ended { transfer, outcome, tell_peer, gate } in ended {
             if tell_peer {
                 self.stream.send(Message::Cancel { transfer });
             }
-            if op == TransferOp::Write {
-                let (failure, stream) = (outcome.as_ref().err(), &mut self.stream);
-                let settled =
-                    self.notify_sender.transfer_ended(transfer, stream, failure, deadline);
-                self.settle_notifications(settled);
-            }
+            let (failure, stream) = (outcome.as_ref().err(), &mut self.stream);
+            let settled = self.notify_sender.transfer_ended(transfer, stream, failure, deadline);
+            self.settle_notifications(settled);
             self.events.push_back(Event::TransferEnded { transfer, outcome, fence: gate });
         }
     }
@@ -454,6 +464,8 @@ impl Peer {
         self.transfers_ended(ended);
         let settled = self.notify_sender.fail_all(&mut self.stream, cause);
         self.settle_notifications(settled);
+        let unanswered = self.listings.fail_all(cause, &mut self.budget);
+        self.regions_listed(unanswered);
         for (grant, session, gate) in self.given.revoke_all(&mut self.budget) {
             self.session_over(Side::Receiver, session, Some(grant), cause);
             closed.push(gate);

@@ -1,13 +1,14 @@
 //! The peer's regions as this side knows them: their keys, and the slots that showing a key gave.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
-use crate::error::{Cause, Invalid, Refusal, Violation};
+use crate::error::{Cause, Invalid, Refusal, Resource, Violation};
 use crate::id::{RegionId, Slot, TransferId};
 use crate::proto::lanes::SlotColumn;
 use crate::region::RegionKey;
 use crate::wire::message::{MAX_OPEN_REGIONS, Message, OpenRegion, RegionOpened};
+use crate::wire::metadata::{MAX_REGIONS, RegionDescription};
 
 /// All regions of one peer whose keys are known here.
 #[derive(Debug, Default)]
@@ -30,6 +31,8 @@ struct Waiting {
 #[derive(Debug)]
 struct Remote {
     key: RegionKey,
+    /// Whether nobody but the owner's list tells of it: then it goes with the list that does not.
+    listed: bool,
     state: State,
     /// Questions that are not answered. More than one where another key was learned meanwhile: then
     /// only the last answer counts.
@@ -50,17 +53,57 @@ enum State {
 pub(crate) type Settled = (TransferId, Result<SlotColumn, Refusal>);
 
 impl RemoteRegions {
-    /// Learns a region's key. A key known before stays, with its slot, if it is the same.
+    /// Learns a region's key, from who may keep as many as they like. A key known before stays, with
+    /// its slot, if it is the same.
     pub(crate) fn learn(&mut self, id: RegionId, key: RegionKey) {
+        self.learn_from(id, key, false).listed = false;
+    }
+
+    /// Takes in the owner's list, which is whole. What an earlier one told of and this one does not is
+    /// forgotten, so that no more is kept than one list holds, and what is asked for.
+    pub(crate) fn listed(&mut self, list: &[RegionDescription]) -> Result<(), Resource> {
+        let now: HashSet<RegionId> = list.iter().map(|region| region.id).collect();
+        let (regions, by_slot) = (&mut self.regions, &mut self.by_slot);
+        let mut left = 0;
+        regions.retain(|id, remote| {
+            if !remote.listed || now.contains(id) {
+                return true;
+            }
+            // Its answer is still to come, or to be told.
+            if remote.asked > 0 || !remote.awaited_by.is_empty() {
+                left += 1;
+                return true;
+            }
+            if let State::Open(slot) = remote.state {
+                by_slot.remove(&slot);
+            }
+            false
+        });
+        if left > MAX_REGIONS {
+            return Err(Resource::Regions);
+        }
+        for region in list {
+            self.learn_from(region.id, region.key.clone(), true);
+        }
+        Ok(())
+    }
+
+    fn learn_from(&mut self, id: RegionId, key: RegionKey, listed: bool) -> &mut Remote {
         let remote = self.regions.entry(id).or_insert_with(|| Remote {
             key: key.clone(),
+            listed,
             state: State::Known,
             asked: 0,
             awaited_by: Vec::new(),
         });
         if remote.key != key {
+            // The slot that the other key gave is nothing to this one.
+            if let State::Open(slot) = remote.state {
+                self.by_slot.remove(&slot);
+            }
             (remote.key, remote.state) = (key, State::Known);
         }
+        remote
     }
 
     /// The slots of these regions, where all are open. Otherwise asks for those that are not.

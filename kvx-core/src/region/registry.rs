@@ -122,9 +122,30 @@ impl Registry {
 
     /// All regions as they are now, oldest first.
     pub fn snapshot(&self) -> Vec<Arc<Region>> {
+        self.select(|_| true)
+    }
+
+    /// Publishes a region: from now on, and as long as it is registered, whoever asks is told of it,
+    /// and of its key. Once more does nothing.
+    ///
+    /// # Errors
+    /// The id names no region, or none any more.
+    pub fn publish(&self, id: RegionId) -> Result<(), Invalid> {
+        let mut table = self.write();
+        let live = table.live_mut(id).ok_or(Invalid::UnknownRegion)?;
+        live.published = true;
+        Ok(())
+    }
+
+    /// The regions that are published now, oldest first.
+    pub fn published(&self) -> Vec<Arc<Region>> {
+        self.select(|live| live.published)
+    }
+
+    fn select(&self, wanted: impl Fn(&Live) -> bool) -> Vec<Arc<Region>> {
         let table = self.read();
-        let mut live: Vec<&Live> =
-            table.entries.iter().filter_map(|entry| entry.live.as_ref()).collect();
+        let live = table.entries.iter().filter_map(|entry| entry.live.as_ref());
+        let mut live: Vec<&Live> = live.filter(|live| wanted(live)).collect();
         live.sort_unstable_by_key(|live| live.age);
         live.into_iter().map(|live| Arc::clone(&live.region)).collect()
     }
@@ -186,6 +207,8 @@ struct Live {
     base: u64,
     /// How many regions had been registered before.
     age: u64,
+    /// Whether whoever asks is told of it.
+    published: bool,
 }
 
 impl Table {
@@ -215,7 +238,7 @@ impl Table {
     fn insert(&mut self, region: Arc<Region>, kind: MemoryKind, base: u64, end: u64) {
         let (index, generation) = (region.id.index(), region.id.generation());
         let age = self.registered;
-        let live = Some(Live { region, kind, base, age });
+        let live = Some(Live { region, kind, base, age, published: false });
         match self.free.pop().and_then(|index| self.entries.get_mut(index as usize)) {
             Some(entry) => entry.live = live,
             None => self.entries.push(Entry { generation, live }),
@@ -228,6 +251,11 @@ impl Table {
     fn live(&self, id: RegionId) -> Option<&Live> {
         let entry = self.entries.get(id.index() as usize)?;
         entry.live.as_ref().filter(|_| entry.generation == id.generation())
+    }
+
+    fn live_mut(&mut self, id: RegionId) -> Option<&mut Live> {
+        let entry = self.entries.get_mut(id.index() as usize)?;
+        entry.live.as_mut().filter(|_| entry.generation == id.generation())
     }
 
     fn remove(&mut self, id: RegionId) -> Option<Arc<Region>> {

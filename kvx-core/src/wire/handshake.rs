@@ -37,6 +37,8 @@ bitflags! {
         const CHECKSUM = 1;
         /// Transfers may carry digests.
         const DIGEST = 2;
+        /// Either side may ask which regions the other publishes.
+        const PUBLISHED_REGIONS = 4;
     }
 }
 

@@ -15,6 +15,7 @@ use crate::id::{Association, EngineId, GrantId, LaneId, RegionId, SessionKey, Sl
 use crate::layout::{Layout, MAX_POOLS};
 use crate::region::RegionKey;
 use crate::time::Time;
+use crate::wire::metadata::RegionDescription;
 use crate::wire::{MAX_MESSAGE, WireError};
 
 pub use header::{FIRST_SEQUENCED, MESSAGE_HEADER_LEN, MessageHeader};
@@ -24,6 +25,9 @@ pub const MAX_BODY: usize = MAX_MESSAGE - MESSAGE_HEADER_LEN;
 
 /// Entries of [`Message::OpenRegions`], and of its answer, at most.
 pub const MAX_OPEN_REGIONS: usize = 32_768;
+
+/// Entries of [`Message::RegionsListed`] at most.
+pub const MAX_LISTED_REGIONS: usize = 16_384;
 
 /// Entries of [`Message::SlotsClosed`] at most.
 pub const MAX_SLOTS_CLOSED: usize = 131_072;
@@ -205,6 +209,16 @@ pub enum Message {
         /// The number of its runs.
         count: u32,
     },
+    /// Asks which regions the other side publishes. Only where both have
+    /// [`Features::PUBLISHED_REGIONS`](crate::wire::handshake::Features::PUBLISHED_REGIONS).
+    ListRegions,
+    /// A part of the answer: regions, and their keys.
+    RegionsListed {
+        /// Whether more parts follow. Parts of one answer follow each other.
+        more: bool,
+        /// The part's regions; not empty where more follow.
+        regions: Vec<RegionDescription>,
+    },
 }
 
 impl Message {
@@ -235,6 +249,8 @@ impl Message {
             Self::DirectoryGet { .. } => 32,
             Self::DirectoryAnswer { .. } => 33,
             Self::ReadExpired { .. } => 34,
+            Self::ListRegions => 35,
+            Self::RegionsListed { .. } => 36,
         }
     }
 
@@ -273,6 +289,8 @@ impl Message {
             32 => "DirectoryGet",
             33 => "DirectoryAnswer",
             34 => "ReadExpired",
+            35 => "ListRegions",
+            36 => "RegionsListed",
             _ => return None,
         })
     }
@@ -288,6 +306,7 @@ impl Message {
     pub(crate) fn answer_bytes(&self) -> u64 {
         let more = match self {
             Self::RegionsOpened(answers) => size_of_val(&answers[..]),
+            Self::RegionsListed { regions, .. } => size_of_val(&regions[..]),
             Self::SessionAbort { reason, .. } => reason.len(),
             Self::DirectoryAnswer { entry, .. } => {
                 entry.as_ref().map_or(0, |entry| size_of_val(&entry.addresses[..]))

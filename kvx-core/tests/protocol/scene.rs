@@ -97,6 +97,12 @@ impl Scene {
         self.post(Post { notification, ..post })
     }
 
+    pub(crate) fn read_and_tell(&mut self, words: &'static str) -> TransferId {
+        let notification = Some(Bytes::from(words));
+        let post = self.post_of(TransferOp::Read, self.plan(8, 128));
+        self.post(Post { notification, ..post })
+    }
+
     pub(crate) fn post(&mut self, post: Post) -> TransferId {
         self.pair.sides[0].peer.post(self.pair.now, post).unwrap().unwrap()
     }

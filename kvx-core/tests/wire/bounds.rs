@@ -7,8 +7,9 @@ use kvx_core::layout::{Layout, MAX_POOLS, Pool};
 use kvx_core::region::RegionKey;
 use kvx_core::wire::handshake::{HandshakeKind, HandshakeMessage, Hello, MAX_HANDSHAKE};
 use kvx_core::wire::message::{
-    Grant, MAX_BODY, MAX_GRANT_BLOCKS, MAX_GRANT_SLOTS, MAX_NOTIFY_PART, MAX_OPEN_REGIONS,
-    MAX_PAYLOAD, MAX_REASON, MAX_SLOTS_CLOSED, Message, MessageHeader, OpenRegion, RegionOpened,
+    Grant, MAX_BODY, MAX_GRANT_BLOCKS, MAX_GRANT_SLOTS, MAX_LISTED_REGIONS, MAX_NOTIFY_PART,
+    MAX_OPEN_REGIONS, MAX_PAYLOAD, MAX_REASON, MAX_SLOTS_CLOSED, Message, MessageHeader,
+    OpenRegion, RegionOpened,
 };
 use kvx_core::wire::metadata::{MAX_REGIONS, Metadata};
 use kvx_core::wire::{MAX_ADDRESSES, MAX_TRANSPORTS, WireError};
@@ -35,6 +36,13 @@ fn of_length() -> Vec<(usize, OfLength)> {
             Box::new(|len| {
                 let opened = RegionOpened { region: RegionId::new(1, 1), slot: Ok(Slot(1)) };
                 Message::RegionsOpened(vec![opened; len])
+            }),
+        ),
+        (
+            MAX_LISTED_REGIONS,
+            Box::new(|len| {
+                let region = samples::metadata().regions.remove(0);
+                Message::RegionsListed { more: true, regions: vec![region; len] }
             }),
         ),
         (MAX_SLOTS_CLOSED, Box::new(|len| Message::SlotsClosed(vec![Slot(1); len]))),
@@ -233,6 +241,9 @@ fn values_that_contradict_each_other_are_refused() {
     assert!(endless.encode_body(&mut Vec::new()).is_err());
     let body = [&[0; 8][..], &[1], &[0; 4]].concat();
     assert!(Message::decode(24, body.into()).is_err());
+    let endless = Message::RegionsListed { more: true, regions: Vec::new() };
+    assert!(endless.encode_body(&mut Vec::new()).is_err());
+    assert!(Message::decode(36, Bytes::from_static(&[1, 0, 0, 0, 0])).is_err());
 
     let mut over = big_grant(10, MAX_GRANT_SLOTS);
     over.total_blocks = 9;

@@ -251,6 +251,8 @@ pub(crate) fn messages() -> Vec<Message> {
         Message::DirectoryGet { request: 12, rank: rank(), wait_ms: 30_000 },
         Message::DirectoryAnswer { request: 12, entry: Some(entry()) },
         Message::ReadExpired { transfer, first: 1024, count: 1024 },
+        Message::ListRegions,
+        Message::RegionsListed { more: true, regions: metadata().regions },
     ]
 }
 

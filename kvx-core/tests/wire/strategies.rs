@@ -191,6 +191,11 @@ fn memory() -> impl Strategy<Value = Message> {
         vec(open, 0..50).prop_map(Message::OpenRegions),
         vec(opened, 0..50).prop_map(Message::RegionsOpened),
         vec(slot_id(), 0..50).prop_map(Message::SlotsClosed),
+        Just(Message::ListRegions),
+        (any::<bool>(), vec(description(), 0..50)).prop_map(|(more, regions)| {
+            let more = more && !regions.is_empty();
+            Message::RegionsListed { more, regions }
+        }),
     ]
 }
 

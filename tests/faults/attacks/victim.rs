@@ -37,8 +37,8 @@ const GIVES_BACK: [(&str, &str); 4] = [
 ///
 /// | name | what |
 /// |---|---|
-/// | `yard` | all rights, canaries around it, given away: its first 4 KiB may be written |
-/// | `shop`, `letterbox` | for READ only, for WRITE only, given away |
+/// | `yard` | all rights, canaries around it, given away, published: its first 4 KiB may be written |
+/// | `shop`, `letterbox` | for READ only, for WRITE only, given away, published |
 /// | `brief` | all rights, given away, and deregistered when an attack asks for it |
 /// | `rooms` | a pool, of which receivers get blocks |
 pub(super) struct Victim {
@@ -69,6 +69,9 @@ impl Victim {
         victim.must(&format!("alloc name=brief len={EXPOSED}"));
         victim.must("pool name=rooms");
         victim.must("seal names=exposed,guard,private,granted,give,yard,shop,letterbox");
+        for name in ["yard", "shop", "letterbox"] {
+            victim.must(&format!("publish name={name}"));
+        }
         let mut blob = |names: &str| unhex(victim.must(&format!("blob names={names}")).get("blob"));
         let given_away = ["yard", "shop", "letterbox", "brief"];
         let (shown, hidden) = (blob(&given_away.join(",")), blob("guard,private,exposed"));
@@ -177,6 +180,9 @@ impl User {
         match ask {
             Ask::Dial(address) => {
                 victim.must(&format!("dial address={address}"));
+            }
+            Ask::List(address) => {
+                victim.must(&format!("list address={address}"));
             }
             Ask::Deregister(region) => {
                 let name = names[&region];

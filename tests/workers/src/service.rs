@@ -103,11 +103,13 @@ impl Service {
             "traffic" => Ok(self.traffic()),
             "pause" => Ok(self.pause(command)),
             "leave" => Ok(self.leave()),
+            "publish" => self.publish(command),
             "deregister" => self.deregister(command),
             "blob" => self.blob(command),
             "add" => self.add(command),
             "connect" => self.connect(command),
             "dial" => Ok(self.dial(command)),
+            "list" => Ok(self.list(command)),
             "meet" => Ok(self.meet(command)),
             "remove" => Ok(self.remove(command)),
             "send" => Ok(self.send(command)),
@@ -189,6 +191,16 @@ impl Service {
     fn dial(&self, command: &Line) -> String {
         let connecting = self.engine().connect(command.get("address"));
         std::thread::spawn(move || connecting.wait().map(drop));
+        "ok".to_owned()
+    }
+
+    /// `list address=`: connects to whoever is there and asks which regions it publishes, without
+    /// waiting for the outcome.
+    fn list(&self, command: &Line) -> String {
+        let connecting = self.engine().connect(command.get("address"));
+        std::thread::spawn(move || {
+            connecting.wait().and_then(|peer| peer.published().wait()).map(drop)
+        });
         "ok".to_owned()
     }
 

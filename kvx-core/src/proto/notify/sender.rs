@@ -19,8 +19,9 @@ const MAX_PART: usize = MAX_MESSAGE / 2;
 /// Notifications to the peer.
 ///
 /// A notification is settled when two things have happened, in either order: the peer has
-/// acknowledged its last message, and the WRITE that it was posted with, if any, has ended. Each
-/// of them looks at those concerned only.
+/// acknowledged its last message, and the transfer that it was posted with, if any, has ended. Each
+/// of them looks at those concerned only. That of a WRITE goes out with it, and the peer keeps it
+/// until it is due; that of a READ, whose end the peer does not know, is held here until then.
 #[derive(Debug, Default)]
 pub(crate) struct NotifySender {
     /// Credit: bytes the peer keeps for us, as it said in the handshake; at least
@@ -30,7 +31,11 @@ pub(crate) struct NotifySender {
     used: u64,
     /// Credit given back since.
     consumed: u64,
+    /// Credit that those in `held` will take.
+    reserved: u64,
     last: u64,
+    /// Those whose READ has yet to end, by that.
+    held: BTreeMap<TransferId, (NotificationId, Bytes)>,
     /// Those whose fate is not settled.
     open: BTreeMap<NotificationId, Open>,
     /// Those of them that are not acknowledged, by the number of their last message.
@@ -48,7 +53,7 @@ struct Open {
     sequence: u64,
     /// Its bytes.
     len: usize,
-    /// The WRITE that it was posted with, and whether that has yet to end.
+    /// The transfer that it was posted with, and whether that is a WRITE that has yet to end.
     with: Option<TransferId>,
     waits: bool,
     /// While it waits for nothing but the peer's word.
@@ -77,14 +82,14 @@ impl NotifySender {
         }
         // A peer may give credit back for what it never got, and what is taken back later then
         // counts twice.
-        let outstanding = self.used.saturating_sub(self.consumed);
+        let outstanding = self.used.saturating_sub(self.consumed) + self.reserved;
         if outstanding + cost(len) > self.window.unwrap_or(LEAST_WINDOW) {
             return Err(Cause::Busy(Resource::NotificationCredit));
         }
         Ok(())
     }
 
-    /// Sends a notification that was checked before.
+    /// Sends a notification that was checked before; `after` a WRITE of ours, where it waits for one.
     pub(crate) fn send(
         &mut self,
         stream: &mut ControlStream,
@@ -92,10 +97,36 @@ impl NotifySender {
         after: Option<TransferId>,
         deadline: Time,
     ) -> NotificationId {
+        let id = self.next_id();
+        self.put(id, stream, bytes, after, deadline);
+        id
+    }
+
+    /// Keeps a notification that was checked before until this READ of ours ends. Its credit is set
+    /// aside, so that it is not lacking then.
+    pub(crate) fn hold(&mut self, read: TransferId, bytes: Bytes) {
+        self.reserved += cost(bytes.len());
+        let id = self.next_id();
+        self.held.insert(read, (id, bytes));
+    }
+
+    fn next_id(&mut self) -> NotificationId {
+        self.last += 1;
+        NotificationId(self.last)
+    }
+
+    fn put(
+        &mut self,
+        id: NotificationId,
+        stream: &mut ControlStream,
+        bytes: Bytes,
+        with: Option<TransferId>,
+        deadline: Time,
+    ) {
+        // To the peer a READ's is like any other: it became due when the data was here.
+        let after = with.filter(|transfer| !transfer.is_read());
         let len = bytes.len();
         self.used += cost(len);
-        self.last += 1;
-        let id = NotificationId(self.last);
         let mut rest = bytes;
         let mut part = rest.split_to(rest.len().min(MAX_PART));
         let mut more = !rest.is_empty();
@@ -106,7 +137,7 @@ impl NotifySender {
             more = !rest.is_empty();
             sequence = stream.send(Message::Notify { after, more, bytes: part });
         }
-        let open = Open { first, sequence, len, with: after, waits: after.is_some(), deadline };
+        let open = Open { first, sequence, len, with, waits: after.is_some(), deadline };
         self.unacknowledged.insert(sequence, id);
         match after {
             Some(transfer) => {
@@ -115,7 +146,6 @@ impl NotifySender {
             None => self.deadlines.insert(deadline, id),
         }
         self.open.insert(id, open);
-        id
     }
 
     /// The peer's user has taken some.
@@ -127,8 +157,8 @@ impl NotifySender {
         Ok(())
     }
 
-    /// An own WRITE has ended: its notification is due at the peer, where it must be known by
-    /// `deadline`, or was dropped there.
+    /// An own transfer has ended: its notification is due at the peer, where it must be known by
+    /// `deadline`, or dropped; that of a READ leaves now.
     pub(crate) fn transfer_ended(
         &mut self,
         transfer: TransferId,
@@ -136,6 +166,15 @@ impl NotifySender {
         failure: Option<&Cause>,
         deadline: Time,
     ) -> Option<Settled> {
+        if let Some((id, bytes)) = self.held.remove(&transfer) {
+            self.reserved -= cost(bytes.len());
+            let Some(cause) = failure else {
+                self.put(id, stream, bytes, Some(transfer), deadline);
+                return None;
+            };
+            let delivery = Delivery::NotDelivered(cause.clone());
+            return Some(Settled { id, delivery, with: Some(transfer) });
+        }
         let id = self.waiting.remove(&transfer)?;
         if let Some(cause) = failure {
             return self.give_up(id, stream, cause);
@@ -180,7 +219,7 @@ impl NotifySender {
 
     /// Notifications whose fate is open.
     pub(crate) fn unsettled(&self) -> u64 {
-        self.open.len() as u64
+        (self.open.len() + self.held.len()) as u64
     }
 
     /// When [`Self::handle_timeout`] is due.

@@ -13,6 +13,7 @@ use crate::proto::notify::Delivery;
 use crate::proto::outbound::TransferReport;
 use crate::region::Gate;
 use crate::wire::message::{DirectoryEntry, RankKey};
+use crate::wire::metadata::RegionDescription;
 
 /// What happened, for whoever drives the peer.
 #[derive(Debug)]
@@ -42,8 +43,8 @@ pub enum Event {
         /// the user is told.
         fence: Option<Arc<Gate>>,
     },
-    /// The fate of an own notification is settled; with the WRITE that it was posted with, if any.
-    /// That WRITE's own end is told apart, before or after.
+    /// The fate of an own notification is settled; with the transfer that it was posted with, if
+    /// any. That transfer's own end is told apart, before or after.
     NotificationSettled(NotificationId, Delivery, Option<TransferId>),
     /// A notification from the peer is due. Give the credit back by
     /// `Peer::notification_taken` when the user has it.
@@ -85,6 +86,13 @@ pub enum Event {
         request: u64,
         /// Where the rank is, if it is known.
         entry: Option<DirectoryEntry>,
+    },
+    /// The peer has told which regions it publishes, or never will (`Peer::list_regions`).
+    RegionsListed {
+        /// Our number for the question.
+        question: u64,
+        /// The regions, oldest first.
+        regions: Result<Vec<RegionDescription>, Cause>,
     },
     /// The peer is over: everything outstanding has ended with this cause (the events came
     /// before). Nothing more comes.

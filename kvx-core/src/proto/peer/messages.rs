@@ -130,6 +130,8 @@ impl Peer {
             Message::DirectoryAnswer { request, entry } => {
                 self.events.push_back(Event::DirectoryAnswered { request, entry });
             }
+            Message::ListRegions => self.tell_regions()?,
+            Message::RegionsListed { more, regions } => self.hear_regions(more, regions)?,
         }
         Ok(())
     }

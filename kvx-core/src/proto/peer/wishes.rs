@@ -47,9 +47,6 @@ impl Peer {
             return Err(Cause::RegionClosed);
         }
         if let Some(notification) = &post.notification {
-            if post.op == TransferOp::Read {
-                return Err(Cause::Unsupported("a notification after a READ"));
-            }
             self.check_notification(notification.len())?;
         }
         if post.plan.is_empty() {
@@ -88,8 +85,13 @@ impl Peer {
             let (first, count) = (layers.start, layers.len() as u32);
             self.stream.send(Message::Layers { transfer: id, grant, first, count });
         }
-        if let Some(bytes) = post.notification {
-            self.send_notification(now, bytes, Some(id));
+        match (post.op, post.notification) {
+            (_, None) => {}
+            (TransferOp::Write, Some(bytes)) => {
+                self.send_notification(now, bytes, Some(id));
+            }
+            // The peer does not know when a READ's data is here: it is told then, and not before.
+            (TransferOp::Read, Some(bytes)) => self.notify_sender.hold(id, bytes),
         }
         Ok(Some(id))
     }
@@ -223,7 +225,7 @@ impl Peer {
         self.stream.send(Message::Goodbye);
     }
 
-    fn check_alive(&self) -> Result<(), Cause> {
+    pub(super) fn check_alive(&self) -> Result<(), Cause> {
         self.dead.clone().map_or(Ok(()), Err)
     }
 

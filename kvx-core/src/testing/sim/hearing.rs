@@ -39,6 +39,9 @@ impl World {
             Event::LaneLost(_) => self.count_end("lane lost".to_owned()),
             Event::SessionSettled(..) => self.count_end("session settled".to_owned()),
             Event::Ready => self.note(|| format!("{engine} goes on with {remote}")),
+            Event::RegionsListed { question, regions } => {
+                self.regions_listed(engine, remote, serial, question, regions);
+            }
             Event::DirectoryPut(..)
             | Event::DirectoryAsked { .. }
             | Event::DirectoryAnswered { .. } => assert!(hostile, "nobody asks a directory"),

@@ -38,8 +38,10 @@ pub(crate) struct Ledger {
     notes_by_id: BTreeMap<(u64, u64), NoteIndex>,
     /// Those whose fate is open, by their sender.
     unsettled: BTreeMap<Life, BTreeSet<NoteIndex>>,
-    /// The last plain notification delivered of each sending link.
-    last_plain: BTreeMap<u64, NoteIndex>,
+    /// Notifications that became due at their senders so far: all but those after a WRITE.
+    dues: u64,
+    /// The place among them of the one delivered last, of each sending link.
+    last_due: BTreeMap<u64, u64>,
     pub(crate) sessions: Vec<Session>,
     /// By the receiving link's serial number and the grant.
     sessions_by_grant: BTreeMap<(u64, GrantId), SessionIndex>,
@@ -58,6 +60,10 @@ pub(crate) struct Ledger {
     complete: BTreeSet<(Association, Association, TransferId)>,
     /// Runs of hostile engines' WRITEs that have landed, by the same.
     intrusions: BTreeMap<(Association, Association, TransferId), BTreeSet<u32>>,
+    /// Keys of regions that were ever published, by their engines.
+    pub(crate) published: BTreeSet<(usize, [u8; 16])>,
+    /// Questions for published regions, by the asking link's serial number and the question's.
+    pub(crate) lists: BTreeMap<(u64, u64), Published>,
     /// Pairs of engines of which one gave the other up, lower first, and when last.
     breaks: BTreeMap<[usize; 2], Instant>,
 }
@@ -202,11 +208,20 @@ pub(crate) struct Note {
     pub(crate) incarnation: Option<Incarnation>,
     pub(crate) len: usize,
     pub(crate) after: Option<TransferIndex>,
+    /// Its place among those that became due at their senders, once it is. Those after a WRITE
+    /// become due at the target.
+    pub(crate) due: Option<u64>,
     pub(crate) sent: Instant,
     pub(crate) delivered: u32,
     pub(crate) fate: Option<Fate>,
     /// The link on which it came, until it is taken.
     pub(crate) came_on: Option<u64>,
+}
+
+/// What was published when it was asked for, and in which life.
+pub(crate) struct Published {
+    pub(crate) life: Life,
+    pub(crate) regions: Vec<Arc<Region>>,
 }
 
 /// What its sender was told of a notification.
@@ -265,10 +280,20 @@ impl Ledger {
     /// Takes in what the link `note.link` has sent as its notification number `id`.
     pub(crate) fn add_note(&mut self, id: u64, note: Note) -> NoteIndex {
         let index = self.notes.len();
+        let plain = note.after.is_none();
         self.notes_by_id.insert((note.link, id), index);
         self.unsettled.entry(note.from).or_default().insert(index);
         self.notes.push(note);
+        if plain {
+            self.due(index);
+        }
         index
+    }
+
+    /// A notification becomes due at its sender, after all that did before.
+    fn due(&mut self, index: NoteIndex) {
+        self.dues += 1;
+        self.notes[index].due = Some(self.dues);
     }
 
     /// A receiver has given this grant.

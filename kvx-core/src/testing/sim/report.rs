@@ -154,6 +154,8 @@ faults! {
     FalseSession = "hostile: false word of sessions",
     /// Slots that were never given or asked for.
     FalseSlots = "hostile: false slots",
+    /// Lists of regions that nobody asked for, and questions for them out of turn.
+    FalseList = "hostile: false lists of regions",
     /// Parts of notifications that do not fit.
     BrokenNotification = "hostile: broken notifications",
     /// Answers of a directory that nobody asked.

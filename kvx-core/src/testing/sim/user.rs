@@ -2,6 +2,7 @@
 //! keeps the rules that users keep: concurrent transfers touch different bytes, a source does not
 //! change while it is read, and memory is used again only once it is its owner's again.
 
+mod lists;
 mod memory;
 
 use std::sync::Arc;
@@ -45,7 +46,8 @@ impl World {
             79..83 if !spared => self.deregister_one(engine),
             83..85 if !spared => self.deregister_pool(engine),
             85..87 => self.take_bait(engine),
-            87..97 => self.begin_session(engine, remote),
+            87..90 => self.ask_for_regions(engine, remote),
+            90..97 => self.begin_session(engine, remote),
             _ => self.end_one_session(engine),
         }
     }
@@ -108,8 +110,8 @@ impl World {
         let options = PlanOptions { merge: self.random.percent(50), max_run };
         let plan = Plan::pair(&local_spans, &far_spans, &options).expect("spans that pair up");
         let deadline = self.deadline(engine, remote);
-        let notification = (op == TransferOp::Write && self.random.percent(50))
-            .then(|| self.ledger.next_note_bytes(&mut self.random));
+        let notification =
+            self.random.percent(50).then(|| self.ledger.next_note_bytes(&mut self.random));
         let post = Post {
             op,
             plan: Arc::new(plan),
@@ -213,6 +215,7 @@ impl World {
             incarnation,
             len: bytes.len(),
             after,
+            due: None,
             sent: now,
             delivered: 0,
             fate: None,

@@ -3,15 +3,16 @@
 use bytes::Bytes;
 
 use super::{
-    DirectoryEntry, Grant, MAX_BODY, MAX_GRANT_BLOCKS, MAX_GRANT_SLOTS, MAX_NOTIFY_PART,
-    MAX_OPEN_REGIONS, MAX_PAYLOAD, MAX_REASON, MAX_SLOTS_CLOSED, Message, OpenRegion, RankKey,
-    RegionOpened,
+    DirectoryEntry, Grant, MAX_BODY, MAX_GRANT_BLOCKS, MAX_GRANT_SLOTS, MAX_LISTED_REGIONS,
+    MAX_NOTIFY_PART, MAX_OPEN_REGIONS, MAX_PAYLOAD, MAX_REASON, MAX_SLOTS_CLOSED, Message,
+    OpenRegion, RankKey, RegionOpened,
 };
 use crate::error::Refusal;
 use crate::id::Slot;
 use crate::layout::Layout;
 use crate::wire::WireError;
 use crate::wire::codec::{Reader, Wire, Writer};
+use crate::wire::metadata::RegionDescription;
 
 pub(super) fn encode(message: &Message, out: &mut Vec<u8>) -> Result<(), WireError> {
     let mut w = Writer::new(message.name(), out, MAX_BODY);
@@ -20,7 +21,7 @@ pub(super) fn encode(message: &Message, out: &mut Vec<u8>) -> Result<(), WireErr
             w.put(own);
             w.put(peer);
         }
-        Message::Acknowledge | Message::Goodbye => {}
+        Message::Acknowledge | Message::Goodbye | Message::ListRegions => {}
         Message::Heartbeat { time } => w.put(time),
         Message::HeartbeatReply { echo, time } => {
             w.put(echo);
@@ -51,7 +52,8 @@ pub(super) fn encode(message: &Message, out: &mut Vec<u8>) -> Result<(), WireErr
         }
         Message::Cancel { transfer } | Message::Fenced { transfer } => w.put(transfer),
         Message::Notify { after, more, bytes } => {
-            check_part(*more, bytes.len()).unwrap_or_else(|error| w.fail(error));
+            let what = "notification part that more follow";
+            check_part(what, *more, bytes.len()).unwrap_or_else(|error| w.fail(error));
             w.put(after);
             w.u8((*more).into());
             w.blob("notification part", bytes, MAX_NOTIFY_PART);
@@ -101,6 +103,12 @@ pub(super) fn encode(message: &Message, out: &mut Vec<u8>) -> Result<(), WireErr
             w.put(transfer);
             w.u32(*first);
             w.u32(*count);
+        }
+        Message::RegionsListed { more, regions } => {
+            let what = "listed regions that more follow";
+            check_part(what, *more, regions.len()).unwrap_or_else(|error| w.fail(error));
+            w.u8((*more).into());
+            w.list("listed regions", regions, MAX_LISTED_REGIONS, |w, region| w.put(region));
         }
     }
     w.finish()
@@ -174,6 +182,8 @@ pub(super) fn decode(kind: u16, body: &Bytes) -> Result<Message, WireError> {
             entry: if r.flag("directory answer")? { Some(r.get()?) } else { None },
         },
         34 => read_expired(r)?,
+        35 => Message::ListRegions,
+        36 => read_listed(r)?,
         _ => return Err(unknown),
     };
     reader.finish_extended()?;
@@ -184,8 +194,16 @@ fn read_notify(r: &mut Reader<'_>, body: &Bytes) -> Result<Message, WireError> {
     let after = r.get()?;
     let more = r.flag("notification continues")?;
     let bytes = keep(body, r.blob("notification part", MAX_NOTIFY_PART)?);
-    check_part(more, bytes.len())?;
+    check_part("notification part that more follow", more, bytes.len())?;
     Ok(Message::Notify { after, more, bytes })
+}
+
+fn read_listed(r: &mut Reader<'_>) -> Result<Message, WireError> {
+    let more = r.flag("list of regions continues")?;
+    let regions =
+        r.list("listed regions", RegionDescription::LEN, MAX_LISTED_REGIONS, Reader::get)?;
+    check_part("listed regions that more follow", more, regions.len())?;
+    Ok(Message::RegionsListed { more, regions })
 }
 
 /// Bytes of a body besides the part of it that is kept, at most: more is not kept with it.
@@ -200,10 +218,11 @@ fn keep(body: &Bytes, part: &[u8]) -> Bytes {
     body.slice_ref(part)
 }
 
-/// An empty part that more follow costs no credit: a peer could send them for ever.
-fn check_part(more: bool, len: usize) -> Result<(), WireError> {
+/// An empty part that more follow costs nothing of what bounds the whole: a peer could send them
+/// for ever.
+fn check_part(what: &'static str, more: bool, len: usize) -> Result<(), WireError> {
     if more && len == 0 {
-        return Err(WireError::Value { what: "notification part that more follow", value: 0 });
+        return Err(WireError::Value { what, value: 0 });
     }
     Ok(())
 }

@@ -71,7 +71,8 @@ fn check_crc(blob: &[u8], found: u32) -> Result<(), WireError> {
 }
 
 impl RegionDescription {
-    const LEN: usize = 46;
+    /// Bytes of one on the wire.
+    pub(in crate::wire) const LEN: usize = 46;
 }
 
 impl Wire for RegionDescription {

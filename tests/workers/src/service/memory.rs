@@ -141,6 +141,12 @@ impl Service {
         }
     }
 
+    /// `publish name=`, of memory.
+    pub(super) fn publish(&mut self, command: &Line) -> Result<String> {
+        self.memory[command.get("name")].region.as_ref().unwrap().publish()?;
+        Ok("ok".to_owned())
+    }
+
     /// `deregister name=`, of memory or of a pool.
     pub(super) fn deregister(&mut self, command: &Line) -> Result<String> {
         let name = command.get("name");

@@ -1,5 +1,5 @@
-//! Regions of honest engines whose keys hostile ones know: what they may do there, and that it
-//! ends when the owner says so.
+//! Regions of honest engines whose keys hostile ones know, for they are published: what they may do
+//! there, and that it ends when the owner says so.
 
 use crate::region::Rights;
 use crate::testing::memory::Segment;
@@ -24,6 +24,7 @@ impl World {
             let whole = self.engines[engine].memory.allocate((BAIT + 2 * GUARD) as usize, FILL);
             let segment = Segment { base: whole.base + GUARD, len: BAIT };
             let region = self.register(engine, segment, rights);
+            self.publish(engine, &region);
             self.engines[engine].belongings.baits.push(Bait { region, segment, held: None });
         }
     }
@@ -60,6 +61,7 @@ impl World {
         let Bait { segment, region, .. } = &self.engines[engine].belongings.baits[index];
         let (segment, rights) = (*segment, region.rights);
         let region = self.register(engine, segment, rights);
+        self.publish(engine, &region);
         self.engines[engine].belongings.baits[index] = Bait { region, segment, held: None };
     }
 

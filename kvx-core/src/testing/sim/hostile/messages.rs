@@ -5,17 +5,19 @@ use bytes::Bytes;
 use crate::error::Refusal;
 use crate::id::{Association, GrantId, LaneId, RegionId, Room, SessionKey, Slot, TransferId};
 use crate::layout::{Dtype, HeadWindow, LayoutBuilder};
-use crate::region::RegionKey;
+use crate::region::{RegionKey, Rights};
 use crate::testing::sim::{Fault, World};
 use crate::time::Time;
+use crate::transport::MemoryKind;
 use crate::wire::message::{
     Grant, MESSAGE_HEADER_LEN, Message, MessageHeader, OpenRegion, RegionOpened,
 };
+use crate::wire::metadata::RegionDescription;
 
 impl World {
     /// Says something that no honest engine says.
     pub(super) fn forge_message(&mut self, engine: usize, remote: usize) {
-        let (fault, said) = match self.random.within(0..18) {
+        let (fault, said) = match self.random.within(0..19) {
             0 => (Fault::ForgedKey, self.forged_keys(remote)),
             1 | 2 => (Fault::FalseLane, self.false_lane(engine, remote)),
             3 => (Fault::FalseEnd, self.false_end(engine, remote)),
@@ -25,7 +27,8 @@ impl World {
             8 => (Fault::FalseSlots, self.false_slots()),
             9 => (Fault::BrokenNotification, self.broken_notification(engine, remote)),
             10 => (Fault::FalseDirectory, self.false_directory()),
-            11 => return self.repeat_message(engine, remote),
+            11 => (Fault::FalseList, self.false_list()),
+            12 => return self.repeat_message(engine, remote),
             _ => return self.break_sequence(engine, remote),
         };
         if said.is_empty() {
@@ -150,6 +153,24 @@ impl World {
         }
         let region = RegionId::from_bits(self.random.bits());
         vec![Message::RegionsOpened(vec![RegionOpened { region, slot: Ok(Slot(3)) }])]
+    }
+
+    /// Regions that are not there, to who may not have asked; and questions without end.
+    fn false_list(&mut self) -> Vec<Message> {
+        let regions = (0..1 + self.random.index(9)).map(|index| RegionDescription {
+            id: RegionId::new(index as u32, 1),
+            key: RegionKey::new(self.random.bytes()),
+            base: self.random.bits() >> 1,
+            len: 1 + self.random.within(0..1 << 40),
+            rights: Rights::all(),
+            kind: MemoryKind::Host,
+        });
+        let regions: Vec<RegionDescription> = regions.collect();
+        match self.random.index(3) {
+            0 => vec![Message::RegionsListed { more: false, regions }],
+            1 => vec![Message::RegionsListed { more: true, regions }; 200],
+            _ => vec![Message::ListRegions; 3],
+        }
     }
 
     /// A notification whose parts do not belong together, or of which the rest never comes.

@@ -130,18 +130,18 @@ impl World {
         assert!(note.fate != Some(Fate::NotDelivered), "{index} came and was said not to");
         let known = note.incarnation.is_none_or(|incarnation| incarnation == here);
         assert!(known, "notification {index} was meant for another life");
-        match note.after {
-            Some(transfer) => {
-                // Once its sender knows no more of it, the memory may be in other hands.
-                let there = note.fate.is_some() || self.is_there(transfer);
-                let landed = self.ledger.transfers[transfer].has_landed();
-                assert!(there && landed, "notification {index} came before its data");
-            }
-            None => {
-                let link = note.link;
-                let last = self.ledger.last_plain.insert(link, index);
-                assert!(last < Some(index), "notification {index} came after {last:?}");
-            }
+        let mut after_write = false;
+        if let Some(transfer) = note.after {
+            // Once its sender knows no more of it, the memory may be in other hands.
+            let there = note.fate.is_some() || self.is_there(transfer);
+            let transfer = &self.ledger.transfers[transfer];
+            assert!(there && transfer.has_landed(), "notification {index} came before its data");
+            after_write = transfer.op == TransferOp::Write;
+        }
+        if !after_write {
+            let due = note.due.expect("a notification that is due");
+            let last = self.ledger.last_due.insert(note.link, due);
+            assert!(last < Some(due), "notification {index} was overtaken");
         }
         let pause = if self.random.percent(80) { 50 } else { 3000 };
         let pause = self.random.within(0..pause) * MS;

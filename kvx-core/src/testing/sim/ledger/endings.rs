@@ -60,6 +60,11 @@ impl World {
                 let believed = op == TransferOp::Write && self.setting.is_hostile(remote);
                 assert!(believed || there && landed, "#{index} is done, and not all is there");
                 self.ledger.transfers[index].done = true;
+                if let Some(note) = self.ledger.transfers[index].note
+                    && op == TransferOp::Read
+                {
+                    self.ledger.due(note);
+                }
                 self.set_stage(index, Stage::Over);
             }
             (Err(_), Some(fence)) => {
