@@ -41,6 +41,7 @@ pub struct Config {
     /// Empty: what the bound address suggests.
     pub(crate) advertise: Sourced<Vec<Advertise>>,
     pub(crate) auth_key_file: Sourced<Option<PathBuf>>,
+    pub(crate) metadata_auth: Sourced<bool>,
     pub(crate) insecure: Sourced<bool>,
     pub(crate) deadline: Sourced<Duration>,
     pub(crate) total_deadline: Sourced<Option<Duration>>,
@@ -100,6 +101,7 @@ impl Default for Config {
             bind: Sourced::default(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))),
             advertise: Sourced::default(Vec::new()),
             auth_key_file: Sourced::default(None),
+            metadata_auth: Sourced::default(false),
             insecure: Sourced::default(false),
             deadline: Sourced::default(Duration::from_secs(10)),
             total_deadline: Sourced::default(None),
@@ -127,8 +129,8 @@ impl Config {
     /// The address to listen on. `KVX_BIND`, `ip` or `ip:port`; default `127.0.0.1:0`, any free
     /// port.
     ///
-    /// Off loopback an auth key or `insecure` is required. An unspecified address (`0.0.0.0`,
-    /// `[::]`) listens on every interface, also those that face strangers.
+    /// Off loopback an auth key, `metadata_auth` or `insecure` is required. An unspecified address
+    /// (`0.0.0.0`, `[::]`) listens on every interface, also those that face strangers.
     pub fn bind(mut self, address: SocketAddr) -> Self {
         self.bind.set(address, Source::Builder);
         self
@@ -156,10 +158,25 @@ impl Config {
         self
     }
 
+    /// Lets in whoever holds this engine's metadata ([`crate::Engine::metadata`]), and nobody else;
+    /// with an auth key file also those who hold that key. `KVX_METADATA_AUTH`, `1` or `0`; default
+    /// `0`.
+    ///
+    /// The metadata then carries a secret of this life of the engine: hand it over where strangers
+    /// do not read it. Its holders need no such option themselves. No key is required off loopback,
+    /// and on loopback the key that engines of the user share lets nobody in; who has nothing but
+    /// an address ([`crate::Engine::connect`], directories) needs the auth key file. What those who
+    /// hold the metadata can do to each other, SECURITY.md says.
+    pub fn metadata_auth(mut self, metadata_auth: bool) -> Self {
+        self.metadata_auth.set(metadata_auth, Source::Builder);
+        self
+    }
+
     /// Lets anyone in who can reach the port. `KVX_INSECURE`, `1` or `0`; default `0`.
     ///
     /// Danger: whoever connects can read and write what the regions' rights allow, given a region
-    /// key, and can open sessions. Both sides of a connection must agree on this.
+    /// key, and can open sessions. Both sides of a connection must agree on this. With
+    /// `metadata_auth` it lets nobody in: it only serves to dial peers that are insecure.
     pub fn insecure(mut self, insecure: bool) -> Self {
         self.insecure.set(insecure, Source::Builder);
         self

@@ -12,7 +12,7 @@ use kvx_core::error::{
     Cause, Error, HandshakeError, Invalid, Operation as Doing, PeerName, Result,
 };
 use kvx_core::id::{Association, EngineId, Incarnation};
-use kvx_core::proto::{Auth, Deadline, LocalIdentity, PeerConfig};
+use kvx_core::proto::{Deadline, LocalIdentity, PeerConfig};
 use kvx_core::region::{Region as CoreRegion, RegionKey, Registry, Rights};
 use kvx_core::transport::{MemoryProvider, Transport, TransportKind, TransportOffer};
 use kvx_core::wire::metadata::Metadata;
@@ -22,7 +22,7 @@ use tokio::net::TcpListener;
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, Semaphore};
 
-use crate::auth;
+use crate::auth::{self, Access};
 use crate::bootstrap::{self, Connects, Doorkeeper};
 use crate::completion::{Completion, Operation, Promise};
 use crate::config::Config;
@@ -72,7 +72,7 @@ struct Owner {
 /// What all parts of an engine share.
 pub(crate) struct Shared {
     pub(crate) identity: LocalIdentity,
-    pub(crate) auth: Auth,
+    pub(crate) access: Access,
     pub(crate) registry: Arc<Registry>,
     pub(crate) transports: Vec<Arc<dyn Transport>>,
     /// Best first.
@@ -208,7 +208,7 @@ impl Engine {
 
     /// What others need to reach these regions, to be handed over on any channel: addresses, ids
     /// and region keys. Whoever holds it may use the regions, within their rights, if it may
-    /// connect at all.
+    /// connect at all; and with [`Config::metadata_auth`] it may.
     ///
     /// # Errors
     /// More regions than a blob holds, or one that was deregistered.
@@ -221,6 +221,7 @@ impl Engine {
             name: Arc::clone(&identity.name),
             addresses: identity.addresses.clone(),
             regions: described,
+            secret: self.shared().access.secret.clone(),
         };
         let encoded = metadata.encode();
         encoded.map_err(|error| Error::new(Doing::Prepare, error))
@@ -231,7 +232,7 @@ impl Engine {
     ///
     /// # Errors
     /// Bytes that are no metadata, this engine's own, or those of a life that is over while
-    /// another is connected.
+    /// another is connected. Metadata without a secret, where this engine has no other key.
     pub fn add_peer(&self, metadata: &[u8]) -> Result<Peer> {
         let shared = self.shared();
         let failed = |cause: Cause| Error::new(Doing::Connect, cause);
@@ -259,7 +260,8 @@ impl Engine {
     ///
     /// # Errors
     /// The name does not resolve, nobody answers in time, or the handshake fails: other auth key,
-    /// other version, this engine itself.
+    /// other version, this engine itself. This engine has no key, or the other one wants to be
+    /// added from its metadata ([`Config::metadata_auth`]).
     pub fn connect(&self, address: impl ToSocketAddrs + std::fmt::Display) -> Operation<Peer> {
         let shared = Arc::clone(self.shared());
         let label = PeerName::unverified(address.to_string());
@@ -483,19 +485,24 @@ impl Shared {
         let known = peers.get(&metadata.engine).filter(|link| !link.is_over());
         if let Some(link) = known {
             let life = link.life();
-            if life.is_none_or(|life| life == metadata.incarnation) {
-                link.lock().expected = Some(metadata.incarnation);
+            let same_life = life.is_none_or(|life| life == metadata.incarnation);
+            if same_life && link.learn(metadata) {
                 return Ok(Arc::clone(link));
             }
             if link.lock().protocol.is_alive() {
-                // What is connected is proven; the blob is only older or forged.
-                return Err(Cause::PeerRestarted);
+                // What is connected is proven; the blob is only older or forged. Or somebody has
+                // taken the name who holds no more than this engine's metadata: then its user decides.
+                let taken = HandshakeError::NameTaken.into();
+                return Err(if same_life { taken } else { Cause::PeerRestarted });
             }
+        }
+        if metadata.secret.is_none() {
+            self.access.dials.as_ref().map_err(Cause::clone)?;
         }
         let link = self.new_link(name)?;
         link.set_addresses(metadata.addresses.clone());
-        link.lock().expected = Some(metadata.incarnation);
-        replace(peers, metadata.engine, &link);
+        link.learn(metadata);
+        replace(peers, metadata.engine, &link, Cause::PeerRestarted);
         Ok(link)
     }
 
@@ -522,17 +529,18 @@ pub(crate) fn make_room(
     spare.and_then(|engine| peers.remove(&engine)).map(Some).ok_or(HandshakeError::Busy)
 }
 
-/// Puts a link in the place of the one that its engine had, which is over. Both at once, so that
-/// there is never a second live link to one engine.
+/// Puts a link in the place of the one that its engine had, which is over for this cause. Both at
+/// once, so that there is never a second live link to one engine.
 pub(crate) fn replace(
     mut peers: MutexGuard<'_, HashMap<EngineId, Arc<Link>>>,
     engine: EngineId,
     link: &Arc<Link>,
+    cause: Cause,
 ) {
     let old = peers.insert(engine, Arc::clone(link));
     drop(peers);
     if let Some(old) = old {
-        old.kill(Cause::PeerRestarted);
+        old.kill(cause);
     }
 }
 
@@ -574,7 +582,7 @@ fn build(config: Config, transports: Vec<Arc<dyn Transport>>) -> Result<Engine, 
             .collect(),
         notification_window: peer_config.notification_window,
     };
-    let auth = auth::resolve(&config, local_addr)?;
+    let access = auth::resolve(&config, local_addr)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -582,7 +590,7 @@ fn build(config: Config, transports: Vec<Arc<dyn Transport>>) -> Result<Engine, 
     let stop = Arc::new(Notify::new());
     let shared = Arc::new(Shared {
         identity,
-        auth,
+        access,
         registry: Arc::new(Registry::new()),
         transports,
         preferred,

@@ -14,11 +14,12 @@ use std::task::{Wake, Waker};
 use kvx_core::error::{Cause, Error, Operation, PeerName};
 use kvx_core::id::{Association, EngineId, GrantId, Incarnation, NotificationId, TransferId};
 use kvx_core::proto::{
-    Established, Known, Peer as Protocol, PeerConfig, SessionSecret, TransferReport,
+    Auth, Bearer, Established, Known, Peer as Protocol, PeerConfig, SessionSecret, TransferReport,
 };
 use kvx_core::time::Time;
 use kvx_core::transport::{Lane, TransportKind};
 use kvx_core::wire::message::DirectoryEntry;
+use kvx_core::wire::metadata::{Metadata, MetadataSecret};
 use tokio::sync::Notify;
 
 use crate::clock;
@@ -46,6 +47,8 @@ pub(crate) struct Link {
     pub(crate) shared: Weak<Shared>,
     /// What it was called at first: to be had without a lock.
     first_name: PeerName,
+    /// This side's, as the protocol has it.
+    pub(crate) association: Association,
     core: Mutex<Core>,
     lanes: Mutex<lanes::Lanes>,
     /// Held by the one thread that hands events on, so that they keep their order.
@@ -81,7 +84,11 @@ pub(crate) struct Core {
     ready: Vec<Arc<Completion<Result<(), Error>>>>,
     was_ready: bool,
     /// The life that the user's metadata speaks of; another one is a restarted peer.
-    pub(crate) expected: Option<Incarnation>,
+    expected: Option<Incarnation>,
+    /// What that life's metadata lets its holders in by.
+    secret: Option<MetadataSecret>,
+    /// Whether the peer came in by this engine's metadata, last time.
+    came_by_metadata: bool,
     /// Whether this side dials.
     pub(crate) dials: bool,
     /// Whether a dial is under way.
@@ -96,6 +103,8 @@ struct Connection {
     dialed_here: bool,
     from: SocketAddr,
     secret: SessionSecret,
+    /// What the peer has shown, if it came in by this engine's metadata.
+    bearer: Option<Bearer>,
     /// Ends the connection's tasks.
     stop: Arc<Notify>,
 }
@@ -145,6 +154,7 @@ impl Link {
                 me: Weak::clone(link),
                 shared: Arc::downgrade(shared),
                 first_name: name.clone(),
+                association,
                 core: Mutex::new(Core {
                     protocol: Protocol::new(config, registry, association, waker),
                     name,
@@ -160,6 +170,8 @@ impl Link {
                     ready: Vec::new(),
                     was_ready: false,
                     expected: None,
+                    secret: None,
+                    came_by_metadata: false,
                     dials: false,
                     dialing: false,
                 }),
@@ -264,6 +276,41 @@ impl Link {
         proven.or(core.expected)
     }
 
+    /// Takes what the metadata of this link's life says of how to reach it. `false`: that contradicts
+    /// what the peer has proved.
+    pub(crate) fn learn(&self, metadata: &Metadata) -> bool {
+        let mut core = self.lock();
+        if let Some(secret) = &metadata.secret {
+            let bearer = core.connection.as_ref().and_then(|connection| connection.bearer.as_ref());
+            let other = bearer.is_some_and(|bearer| !bearer.owns(secret));
+            let was_met = core.protocol.identity().is_some();
+            let changed = core.secret.as_ref().is_some_and(|known| known != secret);
+            if other || was_met && changed {
+                return false;
+            }
+            core.secret = Some(secret.clone());
+        }
+        core.expected = Some(metadata.incarnation);
+        true
+    }
+
+    /// How this side proves itself when it dials.
+    ///
+    /// # Errors
+    /// Why it cannot.
+    pub(crate) fn auth(&self, shared: &Shared) -> Result<Auth, Cause> {
+        match &self.lock().secret {
+            Some(secret) => Ok(Auth::Metadata(secret.clone())),
+            None => shared.access.dials.clone(),
+        }
+    }
+
+    /// The secret of the metadata of this life of the engine, if it was given to anybody here.
+    pub(crate) fn metadata_secret(&self, life: Incarnation) -> Option<MetadataSecret> {
+        let core = self.lock();
+        core.secret.clone().filter(|_| core.expected == Some(life))
+    }
+
     pub(crate) fn addresses(&self) -> Vec<SocketAddr> {
         self.addresses.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -296,8 +343,12 @@ impl Link {
         let core = self.lock();
         let identity = core.protocol.identity()?;
         let since = core.protocol.connected_since();
+        let bearer = core.connection.as_ref().and_then(|connection| connection.bearer.as_ref());
+        let named = bearer.and_then(|bearer| bearer.association);
+        let told = core.protocol.associations().map(|(_, theirs)| theirs);
         Some(Known {
             incarnation: identity.incarnation,
+            association: named.or(told),
             connection: core.connection.as_ref().and_then(|connection| {
                 Some((since?, connection.dialed_here, connection.from.ip()))
             }),
@@ -327,6 +378,7 @@ impl Link {
         let number = self.with(|core| {
             core.name = PeerName::verified(label, identity.engine);
             core.dials = dialed_here;
+            core.came_by_metadata = established.bearer.is_some();
             core.last_connection += 1;
             let number = core.last_connection;
             if let Some(old) = core.connection.take() {
@@ -338,6 +390,7 @@ impl Link {
                 dialed_here,
                 from,
                 secret: established.secret.clone(),
+                bearer: established.bearer.clone(),
                 stop: Arc::clone(&stop),
             });
             core.protocol.handle_connected(now, established, dialed_here);
@@ -437,6 +490,12 @@ impl Core {
             || !self.senders.is_empty()
             || !self.questions.is_empty()
             || !self.lists.is_empty()
+    }
+
+    /// Whether there is a way in at the peer, as far as is known here. One that came in by this
+    /// engine's metadata says nothing of what it lets others in by; its own metadata does.
+    pub(crate) fn may_be_dialed(&self) -> bool {
+        self.expected.is_some() || !self.came_by_metadata
     }
 
     /// Whether someone waits for the peer to be ready.

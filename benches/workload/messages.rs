@@ -87,6 +87,7 @@ pub(crate) fn metadata() -> Metadata {
         name: "decode-0".into(),
         addresses: vec![([192, 0, 2, 7], 8998).into()],
         regions: (0..1000).map(region).collect(),
+        secret: None,
     }
 }
 

@@ -144,7 +144,7 @@ typedef struct {
   // Which transports may be used, best first. Default: "tcp".
   const char *transports;
   // A file of mode 0600 with the auth key that all engines of a deployment share; required off
-  // loopback, unless `insecure` is said.
+  // loopback, unless `metadata_auth` or `insecure` is said.
   const char *auth_key_file;
   // What is logged, such as "kvx=info", the default.
   const char *log;
@@ -160,10 +160,13 @@ typedef struct {
   uint16_t lanes;
   // Threads that move bytes. Default: the smaller of 4 and the cores.
   uint16_t io_threads;
-  // Not 0: anybody may connect who reaches the port, without a key.
+  // Not 0: anybody may connect who reaches the port, without a key; but see `metadata_auth`.
   uint8_t insecure;
   // Not 0: the environment is not asked.
   uint8_t ignore_environment;
+  // Not 0: whoever holds this engine's metadata may connect, and nobody else but those who hold
+  // the key of `auth_key_file`, if that is set. The metadata then carries a secret.
+  uint8_t metadata_auth;
 } kvx_engine_options;
 
 // Memory that the library allocated. 0 is none.

@@ -41,7 +41,7 @@ pub struct kvx_engine_options {
     /// Which transports may be used, best first. Default: "tcp".
     pub transports: *const c_char,
     /// A file of mode 0600 with the auth key that all engines of a deployment share; required off
-    /// loopback, unless `insecure` is said.
+    /// loopback, unless `metadata_auth` or `insecure` is said.
     pub auth_key_file: *const c_char,
     /// What is logged, such as "kvx=info", the default.
     pub log: *const c_char,
@@ -57,10 +57,13 @@ pub struct kvx_engine_options {
     pub lanes: u16,
     /// Threads that move bytes. Default: the smaller of 4 and the cores.
     pub io_threads: u16,
-    /// Not 0: anybody may connect who reaches the port, without a key.
+    /// Not 0: anybody may connect who reaches the port, without a key; but see `metadata_auth`.
     pub insecure: u8,
     /// Not 0: the environment is not asked.
     pub ignore_environment: u8,
+    /// Not 0: whoever holds this engine's metadata may connect, and nobody else but those who hold
+    /// the key of `auth_key_file`, if that is set. The metadata then carries a secret.
+    pub metadata_auth: u8,
 }
 
 // SAFETY: repr(C), begins with its size; pointers, integers and nothing else.
@@ -137,6 +140,9 @@ unsafe fn config(options: &kvx_engine_options) -> Result<Config, Failure> {
     }
     if options.insecure != 0 {
         config = config.insecure(true);
+    }
+    if options.metadata_auth != 0 {
+        config = config.metadata_auth(true);
     }
     Ok(config)
 }

@@ -1,6 +1,6 @@
 //! Handshakes by a list of operations: many at once, whose messages are lost, changed, swapped and
 //! replayed. Who is satisfied has talked to one who said precisely what was heard, and who holds
-//! the same auth key (PROTOCOL 3.3 and 3.4).
+//! the same auth key, or the listener's metadata (PROTOCOL 3.3 and 3.4).
 
 use arbitrary::Arbitrary;
 use kvx_core::id::{Association, EngineId, Incarnation, LaneId};
@@ -8,12 +8,14 @@ use kvx_core::proto::{
     Auth, AuthKey, Dialer, Established, LaneDialer, LaneListener, Listener, LocalIdentity,
 };
 use kvx_core::time::Time;
-use kvx_core::wire::handshake::{HANDSHAKE_PREFIX_LEN, HandshakeMessage, without_mac};
+use kvx_core::wire::handshake::{AuthMethod, HANDSHAKE_PREFIX_LEN, HandshakeMessage, without_mac};
+use kvx_core::wire::metadata::MetadataSecret;
 
 /// What may happen. Numbers choose among what there is.
 #[derive(Arbitrary, Debug)]
 enum Operation {
-    /// An engine of these dials, expecting perhaps another.
+    /// An engine of these dials, expecting perhaps another. By that one's metadata, if it has any to
+    /// let others in by, by a secret that is wrong, or by its own key.
     Dial { engine: u8, expects: Option<u8> },
     /// An engine answers a message, if it is a Hello.
     Answer { engine: u8, message: u8 },
@@ -35,8 +37,67 @@ enum Operation {
     Splice { message: u8, at: u16, drop: u8, insert: [u8; 3] },
 }
 
-/// Engines: the auth each holds. The first two can meet, and so can the last two.
-const ENGINES: u8 = 6;
+/// Engines; [`Key`] says what each holds.
+const ENGINES: u8 = 8;
+
+/// What a handshake was proved by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Key {
+    /// Of engines 0, 1, 6 and 7; the last but one lets nobody in by it.
+    First,
+    /// Of engines 2 and 3.
+    Second,
+    /// Engines 4 and 5 have none.
+    Insecure,
+    /// What lets others in at this engine, 6 or 7; of another number, nowhere.
+    Metadata(u8),
+}
+
+impl Key {
+    /// What an engine dials by where nothing else is said.
+    fn own(engine: u8) -> Self {
+        match engine / 2 {
+            1 => Self::Second,
+            2 => Self::Insecure,
+            _ => Self::First,
+        }
+    }
+
+    /// What lets others in at an engine.
+    fn accepted(engine: u8) -> Vec<Self> {
+        match engine {
+            6 => vec![Self::Metadata(6)],
+            7 => vec![Self::Metadata(7), Self::First],
+            _ => vec![Self::own(engine)],
+        }
+    }
+
+    fn auth(self) -> Auth {
+        match self {
+            Self::First => Auth::SharedKey(AuthKey::new(b"the key of the first".to_vec())),
+            Self::Second => Auth::SharedKey(AuthKey::new(b"the key of the next two".to_vec())),
+            Self::Insecure => Auth::Insecure,
+            Self::Metadata(engine) => Auth::Metadata(secret(engine)),
+        }
+    }
+
+    fn method(self) -> AuthMethod {
+        match self {
+            Self::First | Self::Second => AuthMethod::SharedKey,
+            Self::Insecure => AuthMethod::Insecure,
+            Self::Metadata(_) => AuthMethod::Metadata,
+        }
+    }
+}
+
+fn secret(engine: u8) -> MetadataSecret {
+    MetadataSecret::new([engine; MetadataSecret::LEN])
+}
+
+/// The secret that an engine's own metadata carries.
+fn own_secret(engine: u8) -> Option<MetadataSecret> {
+    (engine >= 6).then(|| secret(engine))
+}
 
 /// All that was said, and who is where.
 #[derive(Default)]
@@ -53,6 +114,8 @@ struct World {
 
 struct Dialing {
     engine: u8,
+    key: Key,
+    association: Association,
     /// Gone once it has taken an answer.
     dialer: Option<Dialer>,
     hello: Vec<u8>,
@@ -62,6 +125,7 @@ struct Dialing {
 
 struct Listening {
     engine: u8,
+    key: Key,
     listener: Option<Listener>,
     hello: Vec<u8>,
     welcome: Vec<u8>,
@@ -71,6 +135,7 @@ struct Listening {
 struct Side {
     established: Established,
     engine: u8,
+    key: Key,
     hello: Vec<u8>,
     welcome: Vec<u8>,
 }
@@ -134,24 +199,36 @@ impl World {
     }
 
     fn dial(&mut self, engine: u8, expects: Option<u8>) {
+        let key = match expects.map(|other| (other % ENGINES, other / ENGINES % 4)) {
+            Some((other, 0)) if own_secret(other).is_some() => Key::Metadata(other),
+            Some((other, 1)) => Key::Metadata(other ^ 1),
+            _ => Key::own(engine),
+        };
         let expects = expects.map(|engine| identity(engine % ENGINES).engine);
         let nonce = self.nonce();
-        let dialed = Dialer::new(&identity(engine), &auth(engine), expects, nonce, now());
+        let association = Association(u64::from(self.drawn) + 1);
+        let dialed = Dialer::new(&identity(engine), &key.auth(), expects, nonce, now());
         let (dialer, hello) = dialed.expect("an identity that fits");
+        let dialer = Some(dialer.marked(association, own_secret(engine).as_ref()));
         self.messages.push(hello.clone());
-        self.dialers.push(Dialing { engine, dialer: Some(dialer), hello, done: None });
+        self.dialers.push(Dialing { engine, key, association, dialer, hello, done: None });
     }
 
     fn answer(&mut self, engine: u8, message: u8) -> Option<()> {
         let bytes = self.message(message)?;
         let HandshakeMessage::Hello(hello) = parse(&bytes)? else { return None };
         let nonce = self.nonce();
-        let local = identity(engine);
-        let answered = Listener::answer(&local, &auth(engine), &bytes, hello, nonce, now());
+        let (local, method) = (identity(engine), hello.auth);
+        let keys = Key::accepted(engine);
+        let accepts: Vec<Auth> = keys.iter().map(|key| key.auth()).collect();
+        let answered = Listener::answer(&local, &accepts, &bytes, hello, nonce, now());
         let reply = answered.ok()?;
+        let key = keys.into_iter().find(|key| key.method() == method);
+        let key = key.expect("a method that the engine does not take");
         self.messages.push(reply.bytes.clone());
         self.listeners.push(Listening {
             engine,
+            key,
             listener: Some(reply.listener),
             hello: bytes,
             welcome: reply.bytes,
@@ -169,14 +246,15 @@ impl World {
         let heard = |listening: &&Listening| {
             listening.hello == dialing.hello
                 && listening.welcome == bytes
-                && same_auth(listening.engine, dialing.engine)
+                && listening.key == dialing.key
         };
         let listening = self.listeners.iter().find(heard).expect("satisfied by nobody");
         assert_eq!(established.identity.engine, identity(listening.engine).engine);
         dialing.done = Some((bytes.clone(), confirm.clone()));
         self.messages.push(confirm);
-        let (engine, hello) = (dialing.engine, dialing.hello.clone());
-        self.established.push(Side { established, engine, hello, welcome: bytes });
+        assert!(established.bearer.is_none(), "a dialer is nobody's bearer");
+        let (engine, key, hello) = (dialing.engine, dialing.key, dialing.hello.clone());
+        self.established.push(Side { established, engine, key, hello, welcome: bytes });
         Some(())
     }
 
@@ -186,20 +264,29 @@ impl World {
         let claimed = listening.listener.as_ref()?.claimed();
         let established = listening.listener.take()?.handle_confirm(now(), &message).ok()?;
         assert_eq!(claimed, (established.identity.engine, established.identity.incarnation));
-        // A dialer with the same auth key said this Hello, took this Welcome, and confirmed.
+        // A dialer with the same key said this Hello, took this Welcome, and confirmed.
         // Extensions that nobody knows are not covered (PROTOCOL 2.2): messages are compared.
         let said = |dialing: &&Dialing| {
             dialing.hello == listening.hello
-                && same_auth(listening.engine, dialing.engine)
+                && listening.key == dialing.key
                 && dialing.done.as_ref().is_some_and(|(welcome, confirm)| {
                     *welcome == listening.welcome && parse(confirm).as_ref() == Some(&message)
                 })
         };
         let dialing = self.dialers.iter().find(said).expect("satisfied by nobody");
         assert_eq!(established.identity.engine, identity(dialing.engine).engine);
-        let (engine, hello) = (listening.engine, listening.hello.clone());
+        let by_metadata = listening.key.method() == AuthMethod::Metadata;
+        assert_eq!(established.bearer.is_some(), by_metadata);
+        if let Some(bearer) = &established.bearer {
+            assert_eq!(bearer.association, Some(dialing.association));
+            for engine in 0..ENGINES {
+                let own = engine == dialing.engine && own_secret(engine).is_some();
+                assert_eq!(bearer.owns(&secret(engine)), own, "engine {engine}");
+            }
+        }
+        let (engine, key, hello) = (listening.engine, listening.key, listening.hello.clone());
         let welcome = listening.welcome.clone();
-        self.established.push(Side { established, engine, hello, welcome });
+        self.established.push(Side { established, engine, key, hello, welcome });
         Some(())
     }
 
@@ -283,7 +370,7 @@ impl World {
 fn same_connection(left: &Side, right: &Side) -> bool {
     left.hello == right.hello
         && without_mac(&left.welcome) == without_mac(&right.welcome)
-        && same_auth(left.engine, right.engine)
+        && left.key == right.key
 }
 
 fn identity(engine: u8) -> LocalIdentity {
@@ -295,19 +382,6 @@ fn identity(engine: u8) -> LocalIdentity {
         transports: Vec::new(),
         notification_window: 1 << 20,
     }
-}
-
-/// The auth of an engine: one key, another one, or none.
-fn auth(engine: u8) -> Auth {
-    match engine / 2 {
-        0 => Auth::SharedKey(AuthKey::new(b"the key of the first two".to_vec())),
-        1 => Auth::SharedKey(AuthKey::new(b"the key of the next two".to_vec())),
-        _ => Auth::Insecure,
-    }
-}
-
-fn same_auth(left: u8, right: u8) -> bool {
-    left / 2 == right / 2
 }
 
 fn parse(bytes: &[u8]) -> Option<HandshakeMessage> {

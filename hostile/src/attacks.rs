@@ -2,6 +2,7 @@
 //! PROTOCOL.md says it must be; what it writes where it may, it writes into the first 4 KiB of a
 //! region alone, so that every byte beyond is a witness.
 
+mod bearers;
 mod control;
 mod directory;
 mod floods;
@@ -22,6 +23,7 @@ use crate::Attack;
 /// All of them.
 pub(crate) const ALL: &[&[Attack]] = &[
     handshakes::ATTACKS,
+    bearers::ATTACKS,
     lanes::ATTACKS,
     memory::ATTACKS,
     transfers::ATTACKS,

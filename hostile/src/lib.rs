@@ -1,8 +1,8 @@
 //! A peer that speaks kvx's protocol and breaks its rules: for tests, for benchmarks, and for
 //! operators who want to see what their own deployment bears. Not a peer that moves anything.
 //!
-//! It holds the auth key, for the strongest attacker is an insider: its handshakes are kvx-core's
-//! own, and what follows is forged byte by byte ([`forge`]). [`attacks`] lists what it can do;
+//! It holds the auth key, or the victim's metadata where that lets in, for the strongest attacker is
+//! an insider: its handshakes are kvx-core's own, and what follows is forged byte by byte ([`forge`]). [`attacks`] lists what it can do;
 //! [`run`] does it and says what the victim answered. Whether the victim's memory is whole and its
 //! neighbours are served shows at the victim, not here.
 //!

@@ -12,7 +12,7 @@ use kvx_hostile::{Attack, Limits, Target, attack, attacks, run};
 
 /// Breaks kvx's rules at an engine, and says what it answered.
 ///
-/// It attacks as an insider, who holds the auth key. Whether the engine still serves its other
+/// It attacks as an insider, who holds the auth key, or metadata that lets its holders in. Whether the engine still serves its other
 /// peers, and what it costs it, is to be looked at there: run `kvx bench` beside it.
 #[derive(Debug, Parser)]
 #[command(name = "kvx-hostile", version)]
@@ -26,10 +26,11 @@ struct Options {
     peer: Option<String>,
 
     /// The file that holds the deployment's auth key.
-    #[arg(long, value_name = "FILE", required_unless_present = "list")]
+    #[arg(long, value_name = "FILE", required_unless_present_any = ["list", "metadata"])]
     auth_key_file: Option<PathBuf>,
 
-    /// A metadata blob of the engine, with the regions that it gives away.
+    /// A metadata blob of the engine, with the regions that it gives away; and perhaps with the
+    /// secret that lets its holders in.
     #[arg(long, value_name = "FILE")]
     metadata: Option<PathBuf>,
 

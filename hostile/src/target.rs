@@ -8,10 +8,10 @@ use kvx_core::id::{EngineId, Incarnation, RegionId, SessionKey};
 use kvx_core::proto::{Auth, AuthKey};
 use kvx_core::region::Rights;
 use kvx_core::wire::WireError;
-use kvx_core::wire::metadata::{Metadata, RegionDescription};
+use kvx_core::wire::metadata::{Metadata, MetadataSecret, RegionDescription};
 
-/// An engine to attack, as an insider sees it: it holds the auth key, and whatever metadata the
-/// victim's user gave away.
+/// An engine to attack, as an insider sees it: it holds the auth key, or metadata that lets its
+/// holders in, and whatever else the victim's user gave away.
 #[derive(Clone)]
 pub struct Target {
     /// Where the victim listens.
@@ -73,7 +73,8 @@ impl Target {
         }
     }
 
-    /// Adds what a metadata blob of the victim gives away.
+    /// Adds what a metadata blob of the victim gives away. A secret in it lets the attacker in from
+    /// then on.
     ///
     /// # Errors
     /// The bytes are no blob.
@@ -81,6 +82,9 @@ impl Target {
         let metadata = Metadata::decode(blob)?;
         self.engine = Some(metadata.engine);
         self.shown.extend(metadata.regions);
+        if let Some(secret) = metadata.secret {
+            self.auth = Auth::Metadata(secret);
+        }
         Ok(self)
     }
 
@@ -105,6 +109,14 @@ impl Target {
     pub fn with_user(mut self, user: impl Fn(Ask) + Send + Sync + 'static) -> Self {
         self.user = Some(Arc::new(user));
         self
+    }
+
+    /// The secret that lets the attacker in, where it is the victim's metadata that does.
+    pub(crate) fn secret(&self) -> Option<&MetadataSecret> {
+        match &self.auth {
+            Auth::Metadata(secret) => Some(secret),
+            Auth::Insecure | Auth::SharedKey(_) => None,
+        }
     }
 
     /// A region given away with exactly these rights.

@@ -38,8 +38,8 @@ mod rooms;
 mod stream;
 mod turns;
 
-pub use auth::{Auth, AuthKey, SessionSecret};
-pub use book::{Incoming, Known, Verdict, admit, keeps};
+pub use auth::{Auth, AuthKey, Bearer, SessionSecret};
+pub use book::{Incoming, Known, Proof, Verdict, admit, keeps};
 pub use clock::ClockSample;
 pub use deadlines::Deadlines;
 pub use grants::{GrantPlan, GrantReceived};

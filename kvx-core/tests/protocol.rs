@@ -4,6 +4,7 @@
 
 mod protocol {
     mod after_reads;
+    mod bearers;
     mod control;
     mod credit;
     mod grants;

@@ -208,13 +208,18 @@ fn off_loopback_a_key_file_or_insecure_is_required() {
     for bound in ["10.0.0.1:80", "0.0.0.0:80", "[::]:80", "[fd00::1]:80", "[::ffff:10.0.0.1]:80"] {
         let bound = bound.parse().unwrap();
         let error = resolve(&config(), bound).unwrap_err().to_string();
-        assert!(error.contains("KVX_AUTH_KEY_FILE") && error.contains("KVX_INSECURE"), "{error}");
+        for name in ["KVX_AUTH_KEY_FILE", "KVX_METADATA_AUTH", "KVX_INSECURE"] {
+            assert!(error.contains(name), "{error}");
+        }
         let insecure = resolve(&config().insecure(true), bound).unwrap();
-        assert!(matches!(insecure, Auth::Insecure));
+        assert!(matches!(insecure.dials, Ok(Auth::Insecure)));
+        assert!(matches!(insecure.accepts[..], [Auth::Insecure]));
         let directory = Directory::new();
         let path = directory.file("key", &[1; 32], 0o600);
         let keyed = resolve(&config().auth_key_file(&path), bound).unwrap();
-        assert!(matches!(keyed, Auth::SharedKey(_)));
+        assert!(matches!(keyed.dials, Ok(Auth::SharedKey(_))));
+        assert!(matches!(keyed.accepts[..], [Auth::SharedKey(_)]));
+        assert!(keyed.secret.is_none());
         set_mode(&path, 0o644);
         assert!(resolve(&config().auth_key_file(&path), bound).is_err());
     }
@@ -223,7 +228,44 @@ fn off_loopback_a_key_file_or_insecure_is_required() {
 #[test]
 fn on_loopback_a_key_is_used_without_being_asked_for() {
     for bound in ["127.0.0.1:80", "127.8.8.8:80", "[::1]:80", "[::ffff:127.0.0.1]:80"] {
-        let auth = resolve(&Config::default(), bound.parse().unwrap()).unwrap();
-        assert!(matches!(auth, Auth::SharedKey(_)), "{bound}");
+        let access = resolve(&Config::default(), bound.parse().unwrap()).unwrap();
+        assert!(matches!(access.accepts[..], [Auth::SharedKey(_)]), "{bound}");
+        assert!(matches!(access.dials, Ok(Auth::SharedKey(_))), "{bound}");
     }
+}
+
+#[test]
+fn by_metadata_an_engine_lets_in_who_holds_it_and_who_holds_the_key_that_was_named() {
+    let config = || Config::default().metadata_auth(true);
+    let directory = Directory::new();
+    let path = directory.file("key", &[1; 32], 0o600);
+    for bound in ["10.0.0.1:80", "[::]:80", "127.0.0.1:80"] {
+        let bound: SocketAddr = bound.parse().unwrap();
+        let alone = resolve(&config(), bound).unwrap();
+        let [Auth::Metadata(secret)] = &alone.accepts[..] else { panic!("{alone:?}") };
+        assert_eq!(Some(secret), alone.secret.as_ref());
+        // The key of the user's engines on loopback, and no key at all, are for dialing alone.
+        match alone.dials {
+            Ok(auth) => assert!(matches!(auth, Auth::SharedKey(_)) && bound.ip().is_loopback()),
+            Err(error) => assert!(error.to_string().contains("auth_key_file"), "{error}"),
+        }
+        let insecure = resolve(&config().insecure(true), bound).unwrap();
+        assert!(matches!(insecure.accepts[..], [Auth::Metadata(_)]));
+        assert!(matches!(insecure.dials, Ok(Auth::Insecure)));
+        let both = resolve(&config().auth_key_file(&path), bound).unwrap();
+        assert!(matches!(both.accepts[..], [Auth::Metadata(_), Auth::SharedKey(_)]), "{both:?}");
+        assert!(matches!(both.dials, Ok(Auth::SharedKey(_))));
+        assert_ne!(both.secret, insecure.secret, "each engine has a secret of its own");
+    }
+    // A key file that was named must serve.
+    set_mode(&path, 0o644);
+    let error = resolve(&config().auth_key_file(&path), ([127, 0, 0, 1], 80).into()).unwrap_err();
+    assert!(error.to_string().contains("open to others"), "{error}");
+}
+
+#[test]
+fn off_loopback_an_engine_that_is_reached_by_its_metadata_has_no_key_to_dial_with() {
+    let config = Config::default().metadata_auth(true);
+    let access = resolve(&config, ([0, 0, 0, 0], 80).into()).unwrap();
+    assert!(matches!(access.dials, Err(Cause::Invalid(Invalid::Field { .. }))), "{access:?}");
 }

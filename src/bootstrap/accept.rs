@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use kvx_core::error::{Cause, HandshakeError, PeerName, Resource};
 use kvx_core::proto::{
-    Established, Incoming, LaneListener, Listener, ListenerReply, Verdict, admit,
+    Established, Incoming, LaneListener, Listener, ListenerReply, Proof, Verdict, admit,
 };
 use kvx_core::transport::{LaneOpen, TransportKind};
 use kvx_core::wire::handshake::{HandshakeMessage, Hello, LaneHello};
@@ -137,11 +137,12 @@ async fn greet_control(
     let nonce = random::bytes().map_err(|_| HandshakeError::Busy)?;
     let local = &shared.identity;
     let now = clock::now();
+    let method = hello.auth;
     let ListenerReply { listener, bytes } =
-        Listener::answer(local, &shared.auth, bytes, hello, nonce, now)?;
+        Listener::answer(local, &shared.access.accepts, bytes, hello, nonce, now)?;
     let (engine, incarnation) = listener.claimed();
-    let incoming = Incoming { engine, incarnation, address: from.ip() };
-    verdict(shared, incoming)?;
+    let proof = Proof::before(method, from.ip());
+    verdict(shared, Incoming { engine, incarnation, proof })?;
     stream::write(stream, &bytes).await?;
     let (_, message) = stream::read(stream).await?;
     let established = listener.handle_confirm(clock::now(), &message)?;
@@ -149,17 +150,23 @@ async fn greet_control(
     let mut peers = shared.peers();
     // A shutdown takes all peers there are, under the same lock: none may come after.
     shared.check().map_err(|_| HandshakeError::ShuttingDown)?;
-    let verdict = verdict_of(shared, peers.get(&engine), incoming)?;
+    let known = peers.get(&engine).filter(|link| !link.is_over());
+    let secret = known.and_then(|link| link.metadata_secret(incarnation));
+    let proof = Proof::of(&established, from.ip(), secret.as_ref())?;
+    let verdict = verdict_of(shared, known, Incoming { engine, incarnation, proof })?;
     if verdict == Verdict::Continue
         && let Some(link) = peers.get(&engine).cloned()
     {
         link.lock().protocol.check_connection(&established)?;
         return Ok((link, established));
     }
+    // One that is in the life it was in, and cannot show that it is the same, has begun anew.
+    let same_life = known.and_then(|link| link.life()) == Some(incarnation);
+    let cause = if same_life { Cause::PeerReset } else { Cause::PeerRestarted };
     let name = PeerName::verified(from.to_string(), engine);
     let spare = make_room(&mut peers, engine)?;
     let link = shared.new_link(name).map_err(|_| HandshakeError::Busy)?;
-    replace(peers, engine, &link);
+    replace(peers, engine, &link, cause);
     if let Some(spare) = spare {
         spare.kill(Cause::Busy(Resource::Connections));
     }
@@ -179,7 +186,7 @@ fn verdict_of(
     let known = link.and_then(|link| link.known());
     let dialing = link.is_some_and(|link| link.lock().dialing);
     let own = shared.identity.engine;
-    let verdict = admit(own, known, incoming, dialing, &shared.auth, clock::now())?;
+    let verdict = admit(own, known, incoming, dialing, clock::now())?;
     // A peer that the user's metadata names, and that was never heard of, is not known to the rule
     // above. It continues in the life that the metadata speaks of; another life is another peer.
     let named = link.filter(|_| verdict == Verdict::New).map(|link| link.life());

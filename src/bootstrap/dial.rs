@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use kvx_core::error::{Cause, Error, HandshakeError, Operation as Doing, PeerName};
-use kvx_core::id::{EngineId, LaneId};
-use kvx_core::proto::{Dialer, Established, LaneDialer, keeps};
+use kvx_core::id::{Association, EngineId, LaneId};
+use kvx_core::proto::{Auth, Dialer, Established, LaneDialer, keeps};
 use kvx_core::transport::LaneOpen;
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
@@ -47,7 +47,14 @@ pub(crate) fn spawn_dial(link: Arc<Link>) {
             return;
         }
         let expected = link.engine().map(|(engine, _)| engine).or_else(|| link.name().id());
-        let outcome = dial(&shared, link.addresses(), expected).await;
+        let outcome = match link.auth(&shared) {
+            Ok(auth) => {
+                let association = Some(link.association);
+                let caller = Caller { shared: Arc::clone(&shared), auth, expected, association };
+                dial(caller, link.addresses()).await
+            }
+            Err(cause) => Err(DialError::NoKey(cause)),
+        };
         let mut verified = None;
         match outcome {
             Ok(connection) => verified = Some(connection),
@@ -127,8 +134,10 @@ async fn find_road(
 ) -> Result<Arc<Link>, Error> {
     let failed = |cause: Cause| Error::new(Doing::Connect, cause).with_peer(label.clone());
     let mut pause = Duration::from_millis(20);
+    let auth = shared.access.dials.clone().map_err(failed)?;
+    let caller = Caller { shared: Arc::clone(shared), auth, expected: None, association: None };
     loop {
-        match dial(shared, addresses.to_vec(), None).await {
+        match dial(caller.clone(), addresses.to_vec()).await {
             Ok(connection) => {
                 *last = None;
                 return when_ready(adopt(shared, connection, addresses).map_err(failed)?).await;
@@ -193,7 +202,7 @@ fn adopt(
     }
     let link = shared.new_link(PeerName::verified(address.to_string(), engine))?;
     link.set_addresses(addresses.to_vec());
-    replace(peers, engine, &link);
+    replace(peers, engine, &link, Cause::PeerRestarted);
     control::spawn(shared, Arc::clone(&link), stream, &established, true, address);
     Ok(link)
 }
@@ -239,16 +248,23 @@ async fn open_lane(shared: &Arc<Shared>, link: &Arc<Link>, lane: LaneId) -> Resu
     Ok(link.open_lane(&*transport, open, associations)?)
 }
 
-/// Tries the addresses; the first whose handshake succeeds wins.
-async fn dial(
-    shared: &Arc<Shared>,
-    addresses: Vec<SocketAddr>,
+/// Who dials, and whom it wants to reach.
+#[derive(Clone)]
+struct Caller {
+    shared: Arc<Shared>,
+    auth: Auth,
+    /// `None`: whoever is there.
     expected: Option<EngineId>,
-) -> Result<Verified, DialError> {
+    /// This side's, if it has known the peer before.
+    association: Option<Association>,
+}
+
+/// Tries the addresses; the first whose handshake succeeds wins.
+async fn dial(caller: Caller, addresses: Vec<SocketAddr>) -> Result<Verified, DialError> {
     let attempts = addresses.into_iter().map(|address| {
-        let shared = Arc::clone(shared);
+        let caller = caller.clone();
         async move {
-            tokio::time::timeout(PATIENCE, shake_hands(&shared, address, expected))
+            tokio::time::timeout(PATIENCE, shake_hands(&caller, address))
                 .await
                 .unwrap_or(Err(DialError::Refused(HandshakeError::Timeout)))
         }
@@ -287,16 +303,15 @@ async fn in_turn<T: Send + 'static>(
     }
 }
 
-async fn shake_hands(
-    shared: &Arc<Shared>,
-    address: SocketAddr,
-    expected: Option<EngineId>,
-) -> Result<Verified, DialError> {
+async fn shake_hands(caller: &Caller, address: SocketAddr) -> Result<Verified, DialError> {
+    let Caller { shared, auth, expected, association } = caller;
     let mut stream = TcpStream::connect(address).await.map_err(DialError::Io)?;
     let _ = stream.set_nodelay(true);
     let nonce = random::bytes().map_err(|_| HandshakeError::Busy)?;
-    let (dialer, hello) =
-        Dialer::new(&shared.identity, &shared.auth, expected, nonce, clock::now())?;
+    let (mut dialer, hello) = Dialer::new(&shared.identity, auth, *expected, nonce, clock::now())?;
+    if let Some(association) = association {
+        dialer = dialer.marked(*association, shared.access.secret.as_ref());
+    }
     stream::write(&mut stream, &hello).await?;
     let (bytes, message) = stream::read(&mut stream).await?;
     let (established, confirm) = dialer.handle_welcome(clock::now(), &bytes, message)?;
@@ -310,6 +325,8 @@ enum DialError {
     #[error("no address to dial")]
     NoAddress,
     #[error("{0}")]
+    NoKey(#[source] Cause),
+    #[error("{0}")]
     Io(#[source] std::io::Error),
     #[error(transparent)]
     Refused(#[from] HandshakeError),
@@ -322,6 +339,7 @@ impl DialError {
         match self {
             Self::Io(error) => Cause::io(format!("connect to {label}"), error),
             Self::Refused(error) => error.into(),
+            Self::NoKey(cause) => cause,
             Self::NoAddress | Self::Lane(_) => Cause::NoTransport,
         }
     }

@@ -116,6 +116,7 @@ impl Config {
             "KVX_BIND" => self.bind.set(socket_address(value)?, source),
             "KVX_ADVERTISE" => self.advertise.set(list(value)?, source),
             "KVX_AUTH_KEY_FILE" => self.auth_key_file.set(Some(PathBuf::from(value)), source),
+            "KVX_METADATA_AUTH" => self.metadata_auth.set(flag(value)?, source),
             "KVX_INSECURE" => self.insecure.set(flag(value)?, source),
             "KVX_DEADLINE" => self.deadline.set(seconds(value)?, source),
             "KVX_TOTAL_DEADLINE" => self.total_deadline.set(optional_seconds(value)?, source),

@@ -25,11 +25,12 @@ pub struct Setting {
 }
 
 /// Names and variables of all options, in the order of their setters in [`Config`].
-pub(super) const OPTIONS: [(&str, &str); 13] = [
+pub(super) const OPTIONS: [(&str, &str); 14] = [
     ("transports", "KVX_TRANSPORTS"),
     ("bind", "KVX_BIND"),
     ("advertise", "KVX_ADVERTISE"),
     ("auth_key_file", "KVX_AUTH_KEY_FILE"),
+    ("metadata_auth", "KVX_METADATA_AUTH"),
     ("insecure", "KVX_INSECURE"),
     ("deadline", "KVX_DEADLINE"),
     ("total_deadline", "KVX_TOTAL_DEADLINE"),
@@ -58,6 +59,7 @@ pub(super) fn settings(config: &Config) -> Vec<Setting> {
         bind,
         advertise,
         auth_key_file,
+        metadata_auth,
         insecure,
         deadline,
         total_deadline,
@@ -75,6 +77,7 @@ pub(super) fn settings(config: &Config) -> Vec<Setting> {
         shown(bind, bind.to_string()),
         shown(advertise, some_or(!advertise.is_empty(), list(advertise), "(the bound address)")),
         shown(auth_key_file, auth_key_file.as_deref().map_or("(none)".to_owned(), path)),
+        shown(metadata_auth, u8::from(**metadata_auth).to_string()),
         shown(insecure, u8::from(**insecure).to_string()),
         shown(deadline, seconds(**deadline)),
         shown(total_deadline, total_deadline.map_or("none".to_owned(), seconds)),

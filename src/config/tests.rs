@@ -21,11 +21,12 @@ fn a_setter_wins_over_the_environment_and_that_over_the_default() {
 }
 
 /// A value for each variable, in the form in which `settings` shows it.
-const EXAMPLES: [(&str, &str); 13] = [
+const EXAMPLES: [(&str, &str); 14] = [
     ("KVX_TRANSPORTS", "tcp"),
     ("KVX_BIND", "[::1]:8998"),
     ("KVX_ADVERTISE", "10.0.0.1,10.0.0.1:80,[fd00::1]:80,fd00::1,eth0"),
     ("KVX_AUTH_KEY_FILE", "/etc/kvx/key"),
+    ("KVX_METADATA_AUTH", "1"),
     ("KVX_INSECURE", "1"),
     ("KVX_DEADLINE", "0.25"),
     ("KVX_TOTAL_DEADLINE", "60"),
@@ -58,6 +59,7 @@ fn every_setter_sets_the_option_of_its_name() {
         .bind("10.0.0.1:5".parse().unwrap())
         .advertise(["eth0".parse().unwrap()])
         .auth_key_file("/key")
+        .metadata_auth(true)
         .insecure(true)
         .deadline(Duration::from_secs(1))
         .total_deadline(Some(Duration::from_secs(2)))
@@ -68,9 +70,8 @@ fn every_setter_sets_the_option_of_its_name() {
         .notification_window(1 << 20)
         .log("trace");
     let values: Vec<_> = config.settings().into_iter().map(|setting| setting.value).collect();
-    let expected =
-        ["tcp", "10.0.0.1:5", "eth0", "/key", "1", "1", "2", "1", "1", "n", "3G", "1M", "trace"];
-    assert_eq!(values, expected);
+    let expected = "tcp 10.0.0.1:5 eth0 /key 1 1 1 2 1 1 n 3G 1M trace";
+    assert_eq!(values.join(" "), expected);
     assert!(config.settings().iter().all(|setting| setting.source == Source::Builder));
 }
 
@@ -82,6 +83,7 @@ fn a_malformed_variable_is_an_error_that_says_what_was_expected() {
         ("KVX_BIND", "1.2.3.4:99999", "expected ip or ip:port"),
         ("KVX_ADVERTISE", "eth0,,eth1", "interface names"),
         ("KVX_ADVERTISE", "10.0.0", "interface names"),
+        ("KVX_METADATA_AUTH", "true", "expected 1 or 0"),
         ("KVX_INSECURE", "yes", "expected 1 or 0"),
         ("KVX_DEADLINE", "-1", "expected seconds above 0"),
         ("KVX_DEADLINE", "NaN", "expected seconds above 0"),

@@ -93,7 +93,8 @@ impl Redial {
         // Of two connections that crossed either side may have dropped another one: then nobody is
         // left who dialed, but somebody who waits.
         let outstanding = core.protocol.has_outstanding() || core.is_awaited();
-        if ends || core.dialing || !(core.dials || outstanding) || link.addresses().is_empty() {
+        let wanted = (core.dials || outstanding) && core.may_be_dialed();
+        if ends || core.dialing || !wanted || link.addresses().is_empty() {
             return Some(timeout);
         }
         if now < self.not_before {

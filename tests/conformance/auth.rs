@@ -48,6 +48,7 @@ pub(crate) fn off_loopback_a_key_is_required(fabric: &dyn Fabric) {
     let everywhere = || Config::default().name(unique("a")).bind("0.0.0.0:0".parse().unwrap());
     let error = fabric.build(everywhere()).unwrap_err();
     assert!(error.to_string().contains("KVX_AUTH_KEY_FILE"), "{error}");
+    assert!(error.to_string().contains("KVX_METADATA_AUTH"), "{error}");
     assert!(error.to_string().contains("KVX_INSECURE"), "{error}");
     let key = KeyFile::new(b"a key for the whole fleet");
     fabric.build(everywhere().auth_key_file(&key.path)).unwrap();
@@ -73,12 +74,12 @@ fn refuses(from: &Engine, to: &Engine, expected: impl Fn(&HandshakeError) -> boo
 }
 
 /// A key in a file that its owner alone may read; removed when dropped.
-struct KeyFile {
-    path: PathBuf,
+pub(crate) struct KeyFile {
+    pub(crate) path: PathBuf,
 }
 
 impl KeyFile {
-    fn new(key: &[u8]) -> Self {
+    pub(crate) fn new(key: &[u8]) -> Self {
         let path = std::env::temp_dir().join(unique("kvx-conformance-key"));
         let mut options = std::fs::OpenOptions::new();
         let mut file = options.write(true).create_new(true).mode(0o600).open(&path).unwrap();
@@ -86,7 +87,7 @@ impl KeyFile {
         Self { path }
     }
 
-    fn engine(&self, fabric: &dyn Fabric) -> Engine {
+    pub(crate) fn engine(&self, fabric: &dyn Fabric) -> Engine {
         fabric.engine_with("keyed", |config| config.auth_key_file(&self.path).deadline(SOON))
     }
 }

@@ -14,6 +14,7 @@ mod probe;
 
 mod asynchronous;
 mod auth;
+mod bearers;
 mod breaking;
 mod cancelling;
 mod connecting;
@@ -162,6 +163,21 @@ macro_rules! every_case {
                 a_keyless_engine_and_one_with_a_key_do_not
                 engines_that_are_both_insecure_do
                 off_loopback_a_key_is_required;
+            bearers:
+                who_holds_the_metadata_connects_and_nobody_else
+                the_metadata_of_an_older_life_opens_nothing
+                who_holds_the_auth_key_connects_too_where_one_is_named
+                a_peer_that_was_not_added_back_is_served_both_ways
+                engines_that_add_each_other_at_once_reach_each_other
+                a_lost_connection_is_dialed_again_by_the_side_that_can
+                a_restarted_engine_is_added_again
+                a_restarted_engine_comes_back_by_itself
+                who_begins_anew_has_what_was_its_own_if_it_can_be_told_from_others
+                nobody_takes_the_name_of_a_connected_engine
+                forged_metadata_changes_nothing_between_those_that_are_connected
+                metadata_tells_its_engine_from_those_that_hold_only_this_ones
+                off_loopback_no_key_is_required
+                regions_are_added_to_a_known_peer;
             strangers:
                 a_port_of_garbage_is_told_from_an_engine
                 a_port_of_silence_ends_by_the_deadline

@@ -13,7 +13,7 @@ use kvx_hostile::{Limits, Target, attack};
 use kvx_workers::random::from_env;
 
 use crate::row::Row;
-use crate::stage::seed;
+use crate::stage::{BY_METADATA, seed};
 use victim::Victim;
 
 /// What the victim may keep for one peer by default, a fourth more for pages that are not full, and
@@ -27,11 +27,12 @@ const SETTLED: Duration = Duration::from_secs(3);
 
 /// One test for each group, so that they run side by side and one that fails hides no other.
 macro_rules! rows {
-    ($($times:ident $test:ident: $($attack:literal),+;)+) => {
+    ($($times:ident $test:ident $(with $options:ident)?: $($attack:literal),+;)+) => {
         $(
             #[test]
             fn $test() {
-                play(stringify!($test), Times::$times, &[$($attack),+]);
+                let options = [$($options,)? ""][0];
+                play(stringify!($test), options, Times::$times, &[$($attack),+]);
             }
         )+
 
@@ -47,6 +48,9 @@ macro_rules! rows {
 rows! {
     Once handshakes_that_are_forged_let_nobody_in:
         "replayed-handshake", "wrong-proofs", "bad-hellos", "the-victims-id", "anothers-id";
+    Once who_holds_the_metadata_comes_in_as_itself_and_nobody_else_does with BY_METADATA:
+        "without-metadata", "anothers-place", "replayed-handshake", "wrong-proofs", "bad-hellos",
+        "the-victims-id", "forged-lanes", "lane-proofs";
     Once lanes_that_are_forged_are_not_opened:
         "forged-lanes", "lane-proofs", "lane-lies";
     Once memory_that_was_not_given_away_is_refused:
@@ -92,12 +96,15 @@ enum Times {
 }
 
 /// Plays these attacks, a row each, on one victim.
-fn play(case: &str, times: Times, names: &[&str]) {
+fn play(case: &str, options: &str, times: Times, names: &[&str]) {
     let only = std::env::var("KVX_ATTACK").ok();
     let chosen = |name: &&&str| only.as_deref().is_none_or(|only| only == **name);
-    let mut victim = Victim::new(case);
+    let mut victim = Victim::new(case, options);
     for name in names.iter().filter(chosen) {
         let first = once(&mut victim, name);
+        if options == BY_METADATA {
+            victim.check_other();
+        }
         if first.stays <= KEPT_KIB {
             continue;
         }

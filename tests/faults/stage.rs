@@ -15,6 +15,8 @@ use kvx_workers::worker::Worker;
 const OPEN: u64 = 256 << 10;
 /// Bytes of the region that a row's peer may be told of.
 pub(crate) const EXPOSED: u64 = 256 << 10;
+/// The option of a victim that lets in who holds its metadata, and nobody else.
+pub(crate) const BY_METADATA: &str = "metadata_auth=true";
 /// Bytes on either side of it that belong to no region.
 pub(crate) const CANARY: u64 = 64 << 10;
 /// How long anything is waited for: only a hang reaches it.
@@ -93,8 +95,10 @@ impl Stage {
             "host visitor={} memory=open give=give take=take seed={seed}",
             neighbour.id
         ));
-        // Directly, whatever road the victim tells of.
-        neighbour.must(&format!("connect peer=victim address={}", victim.address));
+        // Directly, whatever road the victim tells of, unless its metadata is the only way in.
+        if !options.contains(BY_METADATA) {
+            neighbour.must(&format!("connect peer=victim address={}", victim.address));
+        }
         let blob = victim.must("blob names=open");
         neighbour.must(&format!("add peer=victim blob={}", blob.get("blob")));
         neighbour.must(&format!(

@@ -135,6 +135,26 @@ int main(void) {
   says("127.0.0.1:1");
   CHECK(kvx_operation_poll(operation) < 0);
 
+  // One that lets in who holds its metadata lets nobody in for an address.
+  options.metadata_auth = 1;
+  kvx_engine shy = 0;
+  OK(kvx_engine_open(&options, &shy));
+  char address[64] = {0};
+  size_t room = sizeof address - 1;
+  OK(kvx_engine_address(shy, address, &room));
+  kvx_operation turned_down = 0;
+  OK(kvx_peer_connect(hasty, address, &turned_down));
+  MUST(KVX_HANDSHAKE, kvx_operation_wait(turned_down, -1));
+  says("metadata");
+  uint8_t blob[4096];
+  room = sizeof blob;
+  kvx_peer known = 0;
+  OK(kvx_engine_metadata(shy, NULL, 0, blob, &room));
+  OK(kvx_peer_add(hasty, blob, room, &known));
+  OK(kvx_peer_ready(known, &turned_down));
+  OK(kvx_operation_wait(turned_down, -1));
+  OK(kvx_engine_close(shy));
+
   pid_t child = fork();
   if (child == 0) {
     int status = kvx_engine_close(engine) == KVX_FORKED && kvx_operation_poll(operation) == KVX_FORKED;

@@ -293,7 +293,7 @@ pub(super) fn handshake(now: Time) -> Established {
     let auth = Auth::Insecure;
     let (dialer, hello) = Dialer::new(&victim, &auth, None, [1; 32], now).expect("a Hello");
     let HandshakeMessage::Hello(heard) = parse(&hello) else { unreachable!("a Hello") };
-    let reply = Listener::answer(&puppet, &auth, &hello, heard, [2; 32], now).expect("a Welcome");
+    let reply = Listener::answer(&puppet, &[auth], &hello, heard, [2; 32], now).expect("a Welcome");
     let welcomed = dialer.handle_welcome(now, &reply.bytes, parse(&reply.bytes));
     welcomed.expect("the same auth").0
 }

@@ -3,6 +3,7 @@
 use kvx_core::id::{EngineId, Incarnation};
 use kvx_core::proto::{Auth, AuthKey, Dialer};
 use kvx_core::wire::handshake::{Confirm, HandshakeMessage, Hello, MAX_HANDSHAKE};
+use kvx_core::wire::metadata::MetadataSecret;
 
 use crate::Attack;
 use crate::connection::{Control, Gone, Me, Result, Stream};
@@ -78,8 +79,8 @@ fn wrong_proofs(scene: &mut Scene<'_>) -> Result<()> {
     let right = hello(&scene.target.auth)?;
     let mac = scene.random.array();
     let time = clock::now();
-    let proof = HandshakeMessage::Confirm(Confirm { time, mac }).encode()?;
-    let nothing = HandshakeMessage::Confirm(Confirm { time, mac: [0; 32] }).encode()?;
+    let proof = HandshakeMessage::Confirm(Confirm { time, mark: None, mac }).encode()?;
+    let nothing = HandshakeMessage::Confirm(Confirm { time, mark: None, mac: [0; 32] }).encode()?;
     let wrong = Answer::Rejected("WrongKey");
     for (what, words, allowed) in [
         ("a random proof", &proof, &[wrong][..]),
@@ -95,7 +96,10 @@ fn wrong_proofs(scene: &mut Scene<'_>) -> Result<()> {
         scene.judge_handshake(what, outcome, allowed)?;
     }
     // With another key the dialer itself sees that the Welcome is not for it.
-    let other = Auth::SharedKey(AuthKey::new(scene.random.bytes(32)));
+    let other = match scene.target.secret() {
+        Some(_) => Auth::Metadata(MetadataSecret::new(scene.random.array())),
+        None => Auth::SharedKey(AuthKey::new(scene.random.bytes(32))),
+    };
     let mut stream = Stream::connect(scene.target.address)?;
     let nonce = random::unique()?;
     let (dialer, hello_of_other) =
@@ -201,6 +205,9 @@ fn the_victims_id(scene: &mut Scene<'_>) -> Result<()> {
 }
 
 fn anothers_id(scene: &mut Scene<'_>) -> Result<()> {
+    if scene.target.secret().is_some() {
+        return Err(Gone::Lacks("the auth key: by metadata alone see anothers-place"));
+    }
     let lacks = "an engine that the victim knows";
     let other = scene.target.other.clone().ok_or(Gone::Lacks(lacks))?;
     // Between two that dialed each other the victim keeps its own connection for a while.

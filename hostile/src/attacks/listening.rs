@@ -1,6 +1,7 @@
 //! A listener that the victim dials: garbage, silence, lies, and a good handshake with bad to follow.
 
 use std::net::{SocketAddr, TcpListener};
+use std::slice;
 use std::time::{Duration, Instant};
 
 use kvx_core::error::HandshakeError;
@@ -110,7 +111,14 @@ impl Port {
         let me = Me::new()?;
         let (identity, auth) = (me.identity(), &scene.target.auth);
         let now = clock::now();
-        let reply = Listener::answer(&identity, auth, &bytes, hello, random::unique()?, now)?;
+        let reply = Listener::answer(
+            &identity,
+            slice::from_ref(auth),
+            &bytes,
+            hello,
+            random::unique()?,
+            now,
+        )?;
         stream.send(&reply.bytes)?;
         let (_, confirm) = stream.handshake()?;
         let established = reply.listener.handle_confirm(clock::now(), &confirm)?;
@@ -170,7 +178,8 @@ fn dialed_lies(scene: &mut Scene<'_>) -> Result<()> {
             hello.identity.engine = kvx_core::id::EngineId(scene.random.array());
         }
         let nonce = random::unique()?;
-        let reply = Listener::answer(&identity, auth, &bytes, hello, nonce, clock::now())?;
+        let reply =
+            Listener::answer(&identity, slice::from_ref(auth), &bytes, hello, nonce, clock::now())?;
         let mut words = reply.bytes;
         if lie > 1 {
             let at = 8 + scene.random.below(words.len() - 8);

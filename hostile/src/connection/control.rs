@@ -61,12 +61,21 @@ pub(crate) struct Refusals {
 impl Control {
     /// Dials and shakes hands, rightly. Nothing is said beyond.
     pub(crate) fn dial(target: &Target, me: Me) -> Result<Self> {
+        Self::dial_marked(target, me, |dialer| dialer)
+    }
+
+    /// The same by a dialer that tells itself from others that hold the victim's metadata.
+    pub(crate) fn dial_marked(
+        target: &Target,
+        me: Me,
+        mark: impl FnOnce(Dialer) -> Dialer,
+    ) -> Result<Self> {
         let mut stream = Stream::connect(target.address)?;
         let nonce = random::unique()?;
         let (dialer, hello) = Dialer::new(&me.identity(), &target.auth, None, nonce, clock::now())?;
         stream.send(&hello)?;
         let (bytes, message) = stream.handshake()?;
-        let (established, confirm) = dialer.handle_welcome(clock::now(), &bytes, message)?;
+        let (established, confirm) = mark(dialer).handle_welcome(clock::now(), &bytes, message)?;
         stream.send(&confirm)?;
         let recording = Recording { hello, confirm };
         Self::over(stream, me, &established, recording)

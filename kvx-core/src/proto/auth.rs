@@ -5,15 +5,19 @@ use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
-use crate::wire::handshake::{AuthMethod, Mac, Nonce};
+use crate::id::Association;
+use crate::wire::handshake::{AuthMethod, Mac, Mark, Nonce};
+use crate::wire::metadata::MetadataSecret;
 
-/// How this engine and its peers prove who they are.
+/// How a dialer and the listener prove who they are.
 #[derive(Clone)]
 pub enum Auth {
     /// Not at all: for networks that no stranger reaches.
     Insecure,
     /// All hold the same secret.
     SharedKey(AuthKey),
+    /// The dialer holds the metadata of the listener, whose secret this is.
+    Metadata(MetadataSecret),
 }
 
 impl Auth {
@@ -21,6 +25,7 @@ impl Auth {
         match self {
             Self::Insecure => AuthMethod::Insecure,
             Self::SharedKey(_) => AuthMethod::SharedKey,
+            Self::Metadata(_) => AuthMethod::Metadata,
         }
     }
 
@@ -28,6 +33,7 @@ impl Auth {
         match self {
             Self::Insecure => &[],
             Self::SharedKey(key) => &key.0,
+            Self::Metadata(secret) => secret.as_bytes(),
         }
     }
 }
@@ -37,6 +43,7 @@ impl std::fmt::Debug for Auth {
         f.write_str(match self {
             Self::Insecure => "Insecure",
             Self::SharedKey(_) => "SharedKey(..)",
+            Self::Metadata(_) => "Metadata(..)",
         })
     }
 }
@@ -68,8 +75,32 @@ impl std::fmt::Debug for SessionSecret {
     }
 }
 
+/// A dialer that has proved no more than that it holds this engine's metadata, as many may.
+#[derive(Clone, Debug)]
+pub struct Bearer {
+    /// Its side of the peer relation, as it says: whoever else holds the metadata does not know it.
+    pub association: Option<Association>,
+    own: Mac,
+    transcript: Transcript,
+}
+
+impl Bearer {
+    pub(crate) fn new(mark: Option<&Mark>, transcript: Transcript) -> Self {
+        Self {
+            association: mark.and_then(|mark| mark.association),
+            own: mark.map_or([0; 32], |mark| mark.own),
+            transcript,
+        }
+    }
+
+    /// Whether it has proved that this is the secret of its own metadata.
+    pub fn owns(&self, secret: &MetadataSecret) -> bool {
+        proofs_match(&self.transcript.own_proof(secret), &self.own)
+    }
+}
+
 /// Everything that was said in a control handshake.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Transcript([u8; 32]);
 
 impl Transcript {
@@ -81,8 +112,18 @@ impl Transcript {
         mac(auth.secret(), &[b"kvx 1 listener", &self.0])
     }
 
-    pub(crate) fn dialer_proof(&self, auth: &Auth, time: u64) -> Mac {
-        mac(auth.secret(), &[b"kvx 1 dialer", &self.0, &time.to_le_bytes()])
+    pub(crate) fn dialer_proof(&self, auth: &Auth, time: u64, mark: Option<&Mark>) -> Mac {
+        let time = time.to_le_bytes();
+        let Some(mark) = mark else {
+            return mac(auth.secret(), &[b"kvx 1 dialer", &self.0, &time]);
+        };
+        let association = mark.association.map_or(0, |own| own.0).to_le_bytes();
+        mac(auth.secret(), &[b"kvx 1 dialer", &self.0, &time, &association, &mark.own])
+    }
+
+    /// That a dialer's own metadata carries this secret.
+    pub(crate) fn own_proof(&self, secret: &MetadataSecret) -> Mac {
+        mac(secret.as_bytes(), &[b"kvx 1 own", &self.0])
     }
 
     pub(crate) fn session_secret(&self, auth: &Auth) -> SessionSecret {

@@ -4,9 +4,11 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use crate::error::HandshakeError;
-use crate::id::{EngineId, Incarnation};
-use crate::proto::auth::Auth;
+use crate::id::{Association, EngineId, Incarnation};
+use crate::proto::handshake::Established;
 use crate::time::Time;
+use crate::wire::handshake::AuthMethod;
+use crate::wire::metadata::MetadataSecret;
 
 /// A connection this young that the lower id dialed is not replaced by one that the higher dialed:
 /// the two crossed.
@@ -17,6 +19,8 @@ const CROSSING: Duration = Duration::from_secs(3);
 pub struct Known {
     /// The life it is in.
     pub incarnation: Incarnation,
+    /// Its side of the peer relation, once it has told.
+    pub association: Option<Association>,
     /// Its present connection: since when, whether dialed here, and from which address.
     pub connection: Option<(Time, bool, IpAddr)>,
     /// Whether it was heard of lately.
@@ -30,8 +34,61 @@ pub struct Incoming {
     pub engine: EngineId,
     /// Its life.
     pub incarnation: Incarnation,
-    /// Where it comes from.
-    pub address: IpAddr,
+    /// What speaks for that.
+    pub proof: Proof,
+}
+
+/// What speaks for it that an engine is the one that it says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Proof {
+    /// Nothing yet; what its handshake will prove is still to come.
+    Awaited,
+    /// Nothing but where it comes from.
+    Address(IpAddr),
+    /// It holds the auth key, as all engines do that it could be.
+    AuthKey,
+    /// It holds this engine's metadata, as many may.
+    Metadata {
+        /// What it names as its side of the peer relation.
+        association: Option<Association>,
+        /// Whether it is proved to be of those who hold its own metadata too, this engine among them.
+        own: bool,
+    },
+}
+
+impl Proof {
+    /// Of a connection that `address` dialed, before its proof.
+    pub fn before(method: AuthMethod, address: IpAddr) -> Self {
+        match method {
+            AuthMethod::Insecure => Self::Address(address),
+            AuthMethod::SharedKey | AuthMethod::Metadata => Self::Awaited,
+        }
+    }
+
+    /// Of a connection that `address` dialed. `secret`: that of the metadata which this engine holds
+    /// of the life that the dialer says it is.
+    ///
+    /// # Errors
+    /// [`HandshakeError::WrongKey`]: the dialer has proved nothing but that it holds this engine's
+    /// metadata, and not even that secret.
+    pub fn of(
+        established: &Established,
+        address: IpAddr,
+        secret: Option<&MetadataSecret>,
+    ) -> Result<Self, HandshakeError> {
+        Ok(match (established.method, &established.bearer) {
+            (AuthMethod::Insecure, _) => Self::Address(address),
+            (AuthMethod::SharedKey, _) => Self::AuthKey,
+            (AuthMethod::Metadata, bearer) => {
+                let proves = |secret| bearer.as_ref().is_some_and(|bearer| bearer.owns(secret));
+                if secret.is_some_and(|secret| !proves(secret)) {
+                    return Err(HandshakeError::WrongKey);
+                }
+                let association = bearer.as_ref().and_then(|bearer| bearer.association);
+                Self::Metadata { association, own: secret.is_some() }
+            }
+        })
+    }
 }
 
 /// What becomes of an incoming connection.
@@ -57,7 +114,6 @@ pub fn admit(
     known: Option<Known>,
     incoming: Incoming,
     dialing: bool,
-    auth: &Auth,
     now: Time,
 ) -> Result<Verdict, HandshakeError> {
     if incoming.engine == own {
@@ -67,18 +123,50 @@ pub fn admit(
         return Err(HandshakeError::Duplicate);
     }
     let Some(known) = known else { return Ok(Verdict::New) };
-    if known.incarnation == incoming.incarnation {
-        let crossing = known.connection.is_some_and(|(since, dialed_here, _)| {
-            dialed_here && own < incoming.engine && now.saturating_since(since) < CROSSING
-        });
-        return if crossing { Err(HandshakeError::Duplicate) } else { Ok(Verdict::Continue) };
+    let same_life = known.incarnation == incoming.incarnation;
+    let crossing = known.connection.is_some_and(|(since, dialed_here, _)| {
+        dialed_here && own < incoming.engine && now.saturating_since(since) < CROSSING
+    });
+    if same_life && crossing {
+        return Err(HandshakeError::Duplicate);
     }
-    match (auth, known.connection) {
-        // Without proofs the address is all the identity there is.
-        (Auth::Insecure, Some((_, _, address))) if known.alive && address != incoming.address => {
-            Err(HandshakeError::NameTaken)
+    if known.alive && !known.may_be(incoming) {
+        return Err(HandshakeError::NameTaken);
+    }
+    Ok(if same_life && known.goes_on(incoming) { Verdict::Continue } else { Verdict::Supersede })
+}
+
+impl Known {
+    /// Whether one that knocks has shown that it is this engine, which lives.
+    fn may_be(&self, incoming: Incoming) -> bool {
+        let same_life = self.incarnation == incoming.incarnation;
+        match incoming.proof {
+            Proof::Awaited | Proof::AuthKey => true,
+            // Without proofs the address is all the identity there is.
+            Proof::Address(address) => {
+                same_life || self.connection.is_none_or(|(_, _, known)| known == address)
+            }
+            // Any name can be said by whoever holds the metadata. The association was told to this
+            // engine alone.
+            Proof::Metadata { association, .. } => same_life && self.is_named(association),
         }
-        _ => Ok(Verdict::Supersede),
+    }
+
+    /// Whether one that says it is this life is to have what was this life's, now that nothing is
+    /// heard of it.
+    fn goes_on(&self, incoming: Incoming) -> bool {
+        match incoming.proof {
+            // As long as it has told none there is nothing that was its own: the first connection
+            // was lost, or gave way to another.
+            Proof::Metadata { association, own } => {
+                own || self.association.is_none() || self.is_named(association)
+            }
+            _ => true,
+        }
+    }
+
+    fn is_named(&self, association: Option<Association>) -> bool {
+        association.is_some() && association == self.association
     }
 }
 
@@ -92,81 +180,4 @@ pub fn keeps(own: EngineId, peer: EngineId, known: Option<Known>, now: Time) -> 
 }
 
 #[cfg(test)]
-mod tests {
-    use std::net::Ipv4Addr;
-
-    use super::*;
-    use crate::proto::auth::AuthKey;
-
-    const LOW: EngineId = EngineId([1; 16]);
-    const HIGH: EngineId = EngineId([2; 16]);
-    const NOW: Time = Time::from_nanos(100_000_000_000);
-
-    fn address(last: u8) -> IpAddr {
-        IpAddr::V4(Ipv4Addr::new(192, 0, 2, last))
-    }
-
-    fn incoming(engine: EngineId, life: u8) -> Incoming {
-        Incoming { engine, incarnation: Incarnation([life; 16]), address: address(1) }
-    }
-
-    fn known(life: u8, age: u64, dialed_here: bool) -> Option<Known> {
-        let since = Time::from_nanos(NOW.as_nanos() - age * 1_000_000_000);
-        Some(Known {
-            incarnation: Incarnation([life; 16]),
-            connection: Some((since, dialed_here, address(1))),
-            alive: true,
-        })
-    }
-
-    fn shared() -> Auth {
-        Auth::SharedKey(AuthKey::new(b"secret".to_vec()))
-    }
-
-    #[test]
-    fn of_two_simultaneous_dials_the_lower_ids_stays() {
-        let auth = shared();
-        let lower = admit(LOW, None, incoming(HIGH, 1), true, &auth, NOW);
-        assert_eq!(lower, Err(HandshakeError::Duplicate));
-        let higher = admit(HIGH, None, incoming(LOW, 1), true, &auth, NOW);
-        assert_eq!(higher, Ok(Verdict::New));
-    }
-
-    #[test]
-    fn a_crossing_dial_does_not_replace_a_young_connection_but_a_redial_does() {
-        let auth = shared();
-        let crossing = admit(LOW, known(1, 1, true), incoming(HIGH, 1), false, &auth, NOW);
-        assert_eq!(crossing, Err(HandshakeError::Duplicate));
-        let redial = admit(LOW, known(1, 10, true), incoming(HIGH, 1), false, &auth, NOW);
-        assert_eq!(redial, Ok(Verdict::Continue));
-        let lower = admit(HIGH, known(1, 1, true), incoming(LOW, 1), false, &auth, NOW);
-        assert_eq!(lower, Ok(Verdict::Continue));
-    }
-
-    #[test]
-    fn both_sides_of_a_crossing_keep_the_same_connection() {
-        let accepted = known(1, 1, false);
-        assert!(!keeps(HIGH, LOW, accepted, NOW), "the higher drops its own dial");
-        assert!(keeps(LOW, HIGH, accepted, NOW), "the lower keeps its own dial");
-        assert!(keeps(HIGH, LOW, known(1, 10, false), NOW), "no crossing: an old connection");
-        assert!(keeps(HIGH, LOW, None, NOW));
-    }
-
-    #[test]
-    fn a_live_engine_is_superseded_by_the_same_identity_only() {
-        let stranger = Incoming { address: address(9), ..incoming(HIGH, 2) };
-        let refused = admit(LOW, known(1, 10, true), stranger, false, &Auth::Insecure, NOW);
-        assert_eq!(refused, Err(HandshakeError::NameTaken));
-        let same_host =
-            admit(LOW, known(1, 10, true), incoming(HIGH, 2), false, &Auth::Insecure, NOW);
-        assert_eq!(same_host, Ok(Verdict::Supersede));
-        let proven = admit(LOW, known(1, 10, true), stranger, false, &shared(), NOW);
-        assert_eq!(proven, Ok(Verdict::Supersede));
-    }
-
-    #[test]
-    fn an_engine_does_not_connect_to_itself() {
-        let own = admit(LOW, None, incoming(LOW, 1), false, &shared(), NOW);
-        assert_eq!(own, Err(HandshakeError::SameEngine));
-    }
-}
+mod tests;

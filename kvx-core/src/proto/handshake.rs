@@ -8,14 +8,15 @@ use std::sync::Arc;
 
 use crate::error::HandshakeError;
 use crate::id::{Association, EngineId, Incarnation, LaneId};
-use crate::proto::auth::{Auth, LaneTranscript, SessionSecret, Transcript, proofs_match};
+use crate::proto::auth::{Auth, Bearer, LaneTranscript, SessionSecret, Transcript, proofs_match};
 use crate::proto::clock::ClockSample;
 use crate::time::Time;
 use crate::transport::TransportOffer;
 use crate::wire::handshake::{
-    Confirm, Features, HandshakeMessage, Hello, Identity, LaneChallenge, LaneHello, LaneProof,
-    Nonce, Reject, Welcome, without_mac,
+    AuthMethod, Confirm, Features, HandshakeMessage, Hello, Identity, LaneChallenge, LaneHello,
+    LaneProof, Mark, Nonce, Reject, Welcome, without_mac,
 };
+use crate::wire::metadata::MetadataSecret;
 use crate::wire::{VERSION, VERSION_MIN, WireError};
 
 /// The features that this version has.
@@ -49,6 +50,10 @@ pub struct Established {
     pub secret: SessionSecret,
     /// What the exchange said of the peer's clock.
     pub clock: ClockSample,
+    /// How the sides proved themselves.
+    pub method: AuthMethod,
+    /// What is known of the dialer, where this side listened and its metadata was the proof.
+    pub bearer: Option<Bearer>,
 }
 
 /// The dialing side of a control handshake, once its Hello is out.
@@ -59,6 +64,8 @@ pub struct Dialer {
     own: EngineId,
     hello: Vec<u8>,
     sent: Time,
+    association: Option<Association>,
+    own_secret: Option<MetadataSecret>,
 }
 
 /// The listening side of a control handshake, once its Welcome is out.
@@ -116,9 +123,25 @@ impl Dialer {
             nonce,
         })
         .encode()?;
-        let own = local.engine;
-        let dialer = Self { auth: auth.clone(), expected, own, hello: hello.clone(), sent: now };
+        let dialer = Self {
+            auth: auth.clone(),
+            expected,
+            own: local.engine,
+            hello: hello.clone(),
+            sent: now,
+            association: None,
+            own_secret: None,
+        };
         Ok((dialer, hello))
+    }
+
+    /// Tells this dialer from others that hold the listener's metadata: by its association, and by
+    /// the secret of its own metadata if that has one. Said only to a listener that is proved by its
+    /// metadata.
+    pub fn marked(mut self, association: Association, own: Option<&MetadataSecret>) -> Self {
+        self.association = Some(association);
+        self.own_secret = own.cloned();
+        self
     }
 
     /// Takes the listener's answer (its whole bytes, and what they decode to): returns the
@@ -155,27 +178,37 @@ impl Dialer {
         if let Some(expected) = self.expected.filter(|expected| *expected != found) {
             return Err(HandshakeError::WrongEngine { expected, found });
         }
-        let mac = transcript.dialer_proof(&self.auth, now.as_nanos());
-        let confirm = HandshakeMessage::Confirm(Confirm { time: now, mac }).encode()?;
+        let mark = self.mark(&transcript);
+        let mac = transcript.dialer_proof(&self.auth, now.as_nanos(), mark.as_ref());
+        let confirm = HandshakeMessage::Confirm(Confirm { time: now, mark, mac }).encode()?;
         let clock = ClockSample { sent: self.sent, peer: welcome.identity.time, received: now };
         let established = Established {
             features: welcome.features,
             secret: transcript.session_secret(&self.auth),
             clock,
             identity: welcome.identity,
+            method: self.auth.method(),
+            bearer: None,
         };
         Ok((established, confirm))
+    }
+
+    fn mark(&self, transcript: &Transcript) -> Option<Mark> {
+        let own = self.own_secret.as_ref().map_or([0; 32], |own| transcript.own_proof(own));
+        let mark = Mark { association: self.association, own };
+        (self.auth.method() == AuthMethod::Metadata).then_some(mark)
     }
 }
 
 impl Listener {
-    /// Answers a Hello (its whole bytes, and what they decode to).
+    /// Answers a Hello (its whole bytes, and what they decode to). `accepts`: what lets a dialer in,
+    /// no method twice; the first is what a dialer is told that brings none of them.
     ///
     /// # Errors
     /// Why the dialer is turned away; a [`Reject`] carries it.
     pub fn answer(
         local: &LocalIdentity,
-        auth: &Auth,
+        accepts: &[Auth],
         bytes: &[u8],
         hello: Hello,
         nonce: Nonce,
@@ -184,10 +217,10 @@ impl Listener {
         if hello.version_max < VERSION_MIN || hello.version_min > VERSION {
             return Err(version_error(hello.version_min, hello.version_max));
         }
-        if hello.auth != auth.method() {
-            let (ours, theirs) = (auth.method().name(), hello.auth.name());
-            return Err(HandshakeError::Method { ours, theirs });
-        }
+        let Some(auth) = accepts.iter().find(|auth| auth.method() == hello.auth) else {
+            let ours = accepts.first().map_or("nobody", |auth| auth.method().name());
+            return Err(HandshakeError::Method { ours, theirs: hello.auth.name() });
+        };
         if let Some(expected) = hello.expected.filter(|expected| *expected != local.engine) {
             return Err(HandshakeError::WrongEngine { expected, found: local.engine });
         }
@@ -227,15 +260,24 @@ impl Listener {
         let HandshakeMessage::Confirm(confirm) = message else {
             return Err(HandshakeError::NotKvx);
         };
-        let expected = self.transcript.dialer_proof(&self.auth, confirm.time.as_nanos());
+        // Of another method's dialer a mark means nothing, and its proof does not cover one.
+        let method = self.auth.method();
+        let mark = confirm.mark.as_ref().filter(|_| method == AuthMethod::Metadata);
+        let time = confirm.time.as_nanos();
+        let expected = self.transcript.dialer_proof(&self.auth, time, mark);
         if !proofs_match(&expected, &confirm.mac) {
             return Err(HandshakeError::WrongKey);
         }
+        let secret = self.transcript.session_secret(&self.auth);
+        let bearer =
+            (method == AuthMethod::Metadata).then(|| Bearer::new(mark, self.transcript.clone()));
         Ok(Established {
-            secret: self.transcript.session_secret(&self.auth),
+            secret,
             clock: ClockSample { sent: self.sent, peer: confirm.time, received: now },
             identity: self.identity,
             features: self.features,
+            method,
+            bearer,
         })
     }
 }

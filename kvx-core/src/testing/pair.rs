@@ -212,7 +212,7 @@ impl Pair {
         let (dialing, hello) =
             Dialer::new(&ours, &auth, Some(theirs.engine), [1; 32], self.now).expect("a Hello");
         let HandshakeMessage::Hello(parsed) = parse(&hello) else { unreachable!("a Hello") };
-        let reply = Listener::answer(&theirs, &auth, &hello, parsed, [2; 32], self.now);
+        let reply = Listener::answer(&theirs, &[auth], &hello, parsed, [2; 32], self.now);
         let reply = reply.expect("a Welcome");
         self.now = self.now + delay;
         let (dialed, confirm) = dialing

@@ -50,6 +50,8 @@ pub enum AuthMethod {
     Insecure = 0,
     /// Both hold the same auth key.
     SharedKey = 1,
+    /// The dialer holds the listener's metadata, and with it the listener's secret.
+    Metadata = 2,
 }
 
 impl AuthMethod {
@@ -58,6 +60,7 @@ impl AuthMethod {
         match code {
             0 => Some(Self::Insecure),
             1 => Some(Self::SharedKey),
+            2 => Some(Self::Metadata),
             _ => None,
         }
     }
@@ -72,12 +75,14 @@ impl AuthMethod {
         match self {
             Self::Insecure => "insecure",
             Self::SharedKey => "shared auth key",
+            Self::Metadata => "metadata secret",
         }
     }
 
     /// The method of this name.
     pub fn from_name(name: &str) -> Option<Self> {
-        [Self::Insecure, Self::SharedKey].into_iter().find(|method| method.name() == name)
+        let all = [Self::Insecure, Self::SharedKey, Self::Metadata];
+        all.into_iter().find(|method| method.name() == name)
     }
 }
 
@@ -144,8 +149,19 @@ pub struct Welcome {
 pub struct Confirm {
     /// The dialer's clock at the time of sending.
     pub time: Time,
-    /// Proof over everything said so far, `time` included.
+    /// Told where the dialer proves that it holds the listener's metadata.
+    pub mark: Option<Mark>,
+    /// Proof over everything said so far, `time` and `mark` included.
     pub mac: Mac,
+}
+
+/// What tells a dialer from all others that hold the listener's metadata.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mark {
+    /// The dialer's side of the peer relation, which nobody but the listener was ever told of.
+    pub association: Option<Association>,
+    /// The dialer's proof of the secret that its own metadata carries; zeros where it has none.
+    pub own: Mac,
 }
 
 /// First message of a lane's connection, from the side that dials.

@@ -5,6 +5,7 @@
 //! describes the bytes.
 
 mod codec;
+mod secret;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -14,10 +15,13 @@ use crate::region::{RegionKey, Rights};
 use crate::transport::MemoryKind;
 use crate::wire::WireError;
 
+pub use secret::MetadataSecret;
+
 /// Regions of a blob at most.
 pub const MAX_REGIONS: usize = 65_536;
 
-/// An engine as a blob describes it. Whoever holds the blob holds the region keys in it.
+/// An engine as a blob describes it. Whoever holds the blob holds the region keys in it, and the
+/// secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Metadata {
     /// The engine.
@@ -30,6 +34,8 @@ pub struct Metadata {
     pub addresses: Vec<SocketAddr>,
     /// Its regions, at most 48 bytes each on the wire.
     pub regions: Vec<RegionDescription>,
+    /// What lets whoever holds the blob connect; `None`: the engine lets nobody in for that.
+    pub secret: Option<MetadataSecret>,
 }
 
 /// A remote region as its owner describes it.

@@ -1,6 +1,7 @@
 //! Handshakes: who knows the key is let in, and nobody else; nothing that was said can be changed,
 //! turned round or played again (promise 4).
 
+use std::slice;
 use std::sync::Arc;
 
 use hmac::{Hmac, KeyInit, Mac as _};
@@ -17,10 +18,10 @@ use kvx_core::wire::handshake::{
 };
 use sha2::{Digest, Sha256};
 
-const NOW: Time = Time::from_nanos(5_000_000_000);
+pub(crate) const NOW: Time = Time::from_nanos(5_000_000_000);
 const KEY: &[u8] = b"a secret of both";
 
-fn local(number: u8) -> LocalIdentity {
+pub(crate) fn local(number: u8) -> LocalIdentity {
     LocalIdentity {
         engine: EngineId([number; 16]),
         incarnation: Incarnation([number; 16]),
@@ -35,14 +36,14 @@ fn key(bytes: &[u8]) -> Auth {
     Auth::SharedKey(AuthKey::new(bytes.to_vec()))
 }
 
-fn parse(bytes: &[u8]) -> HandshakeMessage {
+pub(crate) fn parse(bytes: &[u8]) -> HandshakeMessage {
     let (prefix, body) = bytes.split_at(HANDSHAKE_PREFIX_LEN);
     let (kind, len) = HandshakeMessage::decode_prefix(prefix.try_into().unwrap()).unwrap();
     assert_eq!(len, body.len());
     HandshakeMessage::decode(kind, body).unwrap()
 }
 
-fn hello_of(bytes: &[u8]) -> Hello {
+pub(crate) fn hello_of(bytes: &[u8]) -> Hello {
     let HandshakeMessage::Hello(hello) = parse(bytes) else { panic!("a Hello") };
     hello
 }
@@ -53,7 +54,18 @@ fn dial(auth: &Auth) -> (Dialer, Vec<u8>) {
 }
 
 fn answer(auth: &Auth, hello: &[u8]) -> ListenerReply {
-    Listener::answer(&local(2), auth, hello, hello_of(hello), [2; 32], NOW).unwrap()
+    answer_by(2, auth, hello, hello_of(hello), 2).unwrap()
+}
+
+/// What this engine answers, which lets in whoever authenticates like this.
+fn answer_by(
+    engine: u8,
+    auth: &Auth,
+    hello: &[u8],
+    parsed: Hello,
+    nonce: u8,
+) -> Result<ListenerReply, HandshakeError> {
+    Listener::answer(&local(engine), slice::from_ref(auth), hello, parsed, [nonce; 32], NOW)
 }
 
 /// What both sides have established. `nonce` tells one handshake from another.
@@ -84,7 +96,7 @@ fn a_listener_without_the_key_is_turned_down() {
 #[test]
 fn a_dialer_without_the_key_is_turned_down() {
     let (_, hello) = dial(&key(KEY));
-    let confirm = HandshakeMessage::Confirm(Confirm { time: NOW, mac: [0; 32] });
+    let confirm = HandshakeMessage::Confirm(Confirm { time: NOW, mark: None, mac: [0; 32] });
     let refused = answer(&key(KEY), &hello).listener.handle_confirm(NOW, &confirm);
     assert!(matches!(refused, Err(HandshakeError::WrongKey)));
 }
@@ -112,7 +124,7 @@ fn a_proof_with_any_byte_wrong_is_refused() {
 }
 
 /// Every byte of a message that can be changed so that it still parses, changed.
-fn changes(bytes: &[u8]) -> Vec<Vec<u8>> {
+pub(crate) fn changes(bytes: &[u8]) -> Vec<Vec<u8>> {
     let change = |at: usize| {
         let mut changed = bytes.to_vec();
         changed[at] ^= 1;
@@ -132,7 +144,7 @@ fn a_hello_that_was_changed_on_the_way_shows() {
     for hello in changed {
         let (dialer, _) = dial(&auth);
         // A listener turns some of them down itself: another engine expected, another method.
-        let reply = Listener::answer(&local(2), &auth, &hello, hello_of(&hello), [2; 32], NOW);
+        let reply = answer_by(2, &auth, &hello, hello_of(&hello), 2);
         if let Ok(reply) = reply {
             let refused = dialer.handle_welcome(NOW, &reply.bytes, parse(&reply.bytes));
             assert!(matches!(refused, Err(HandshakeError::WrongKey)));
@@ -172,7 +184,7 @@ fn a_confirm_serves_one_handshake_only() {
     let reply = answer(&auth, &hello);
     let (_, confirm) = dialer.handle_welcome(NOW, &reply.bytes, parse(&reply.bytes)).unwrap();
     // The same Hello once more, played by someone who has recorded both messages.
-    let again = Listener::answer(&local(2), &auth, &hello, hello_of(&hello), [3; 32], NOW);
+    let again = answer_by(2, &auth, &hello, hello_of(&hello), 3);
     let refused = again.unwrap().listener.handle_confirm(NOW, &parse(&confirm));
     assert!(matches!(refused, Err(HandshakeError::WrongKey)));
 }
@@ -181,11 +193,11 @@ fn a_confirm_serves_one_handshake_only() {
 fn only_the_engine_that_is_expected_answers() {
     let auth = key(KEY);
     let (_, hello) = dial(&auth);
-    let third = Listener::answer(&local(3), &auth, &hello, hello_of(&hello), [2; 32], NOW);
+    let third = answer_by(3, &auth, &hello, hello_of(&hello), 2);
     assert!(matches!(third, Err(HandshakeError::WrongEngine { .. })), "the listener sees it");
     // A listener that does not look.
     let careless = Hello { expected: None, ..hello_of(&hello) };
-    let reply = Listener::answer(&local(3), &auth, &hello, careless, [2; 32], NOW).unwrap();
+    let reply = answer_by(3, &auth, &hello, careless, 2).unwrap();
     let (dialer, _) = dial(&auth);
     let refused = dialer.handle_welcome(NOW, &reply.bytes, parse(&reply.bytes));
     assert!(matches!(refused, Err(HandshakeError::WrongEngine { .. })), "so does the dialer");
@@ -195,7 +207,7 @@ fn only_the_engine_that_is_expected_answers() {
 fn an_engine_does_not_meet_itself() {
     let auth = key(KEY);
     let (_, hello) = Dialer::new(&local(2), &auth, None, [1; 32], NOW).unwrap();
-    let refused = Listener::answer(&local(2), &auth, &hello, hello_of(&hello), [2; 32], NOW);
+    let refused = answer_by(2, &auth, &hello, hello_of(&hello), 2);
     assert!(matches!(refused, Err(HandshakeError::SameEngine)));
 }
 
@@ -203,7 +215,7 @@ fn an_engine_does_not_meet_itself() {
 fn both_sides_prove_themselves_in_the_same_way_or_not_at_all() {
     for (dialing, listening) in [(key(KEY), Auth::Insecure), (Auth::Insecure, key(KEY))] {
         let (_, hello) = dial(&dialing);
-        let reply = Listener::answer(&local(2), &listening, &hello, hello_of(&hello), [2; 32], NOW);
+        let reply = answer_by(2, &listening, &hello, hello_of(&hello), 2);
         assert!(matches!(reply, Err(HandshakeError::Method { .. })));
     }
 }
@@ -214,11 +226,11 @@ fn without_a_common_version_there_is_no_connection() {
     let (_, hello) = dial(&auth);
     for (version_min, version_max) in [(2, 9), (0, 0)] {
         let foreign = Hello { version_min, version_max, ..hello_of(&hello) };
-        let refused = Listener::answer(&local(2), &auth, &hello, foreign, [2; 32], NOW);
+        let refused = answer_by(2, &auth, &hello, foreign, 2);
         assert!(matches!(refused, Err(HandshakeError::Version { .. })));
     }
     let newer = Hello { version_max: 9, ..hello_of(&hello) };
-    assert!(Listener::answer(&local(2), &auth, &hello, newer, [2; 32], NOW).is_ok());
+    assert!(answer_by(2, &auth, &hello, newer, 2).is_ok());
 }
 
 /// A Welcome by one who knows the key and says what it likes: proved as PROTOCOL 3.3 has it.
@@ -266,7 +278,10 @@ fn challenge(secret: &SessionSecret, hello: &[u8], nonce: u8) -> (LaneListener, 
 }
 
 /// A lane's handshake between sides that hold these secrets.
-fn lane_between(ours: &SessionSecret, theirs: &SessionSecret) -> Result<(), HandshakeError> {
+pub(crate) fn lane_between(
+    ours: &SessionSecret,
+    theirs: &SessionSecret,
+) -> Result<(), HandshakeError> {
     let (dialer, hello) = dial_lane(ours, 2);
     let (listener, challenge) = challenge(theirs, &hello, 6);
     let proof = dialer.handle_challenge(&parse(&challenge))?;

@@ -11,7 +11,7 @@ use kvx_core::wire::message::{
     MAX_OPEN_REGIONS, MAX_PAYLOAD, MAX_REASON, MAX_SLOTS_CLOSED, Message, MessageHeader,
     OpenRegion, RegionOpened,
 };
-use kvx_core::wire::metadata::{MAX_REGIONS, Metadata};
+use kvx_core::wire::metadata::{MAX_REGIONS, Metadata, MetadataSecret};
 use kvx_core::wire::{MAX_ADDRESSES, MAX_TRANSPORTS, WireError};
 
 use crate::format::{Format, Thing, decode, mended};
@@ -329,6 +329,11 @@ fn a_blob_of_65536_regions_passes_at_48_bytes_each_and_one_more_is_refused() {
     let blob = metadata.encode().unwrap();
     assert!(blob.len() - bare <= 48 * MAX_REGIONS, "{}", blob.len());
     assert_eq!(Metadata::decode(&blob).as_ref(), Ok(&metadata));
+    let secret = Some(MetadataSecret::new([9; MetadataSecret::LEN]));
+    let secretive = Metadata { secret, ..metadata.clone() };
+    let with_secret = secretive.encode().unwrap();
+    assert_eq!(with_secret.len() - blob.len(), 40, "the secret stands there once");
+    assert_eq!(Metadata::decode(&with_secret), Ok(secretive));
 
     let mut more = blob;
     let count_at = bare - 8;

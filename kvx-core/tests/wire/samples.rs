@@ -14,10 +14,10 @@ use kvx_core::time::Time;
 use kvx_core::transport::{MemoryKind, Operations, TransportOffer};
 use kvx_core::wire::handshake::{
     AuthMethod, Confirm, Features, HandshakeMessage, Hello, Identity, LaneChallenge, LaneHello,
-    LaneProof, Reject, Welcome,
+    LaneProof, Mark, Reject, Welcome,
 };
 use kvx_core::wire::message::{DirectoryEntry, Grant, Message, OpenRegion, RankKey, RegionOpened};
-use kvx_core::wire::metadata::{Metadata, RegionDescription};
+use kvx_core::wire::metadata::{Metadata, MetadataSecret, RegionDescription};
 use kvx_core::wire::{FrameFlags, FrameHeader, FrameRuns, WireSpan};
 
 use crate::format::Thing;
@@ -31,7 +31,9 @@ pub(crate) fn all() -> Vec<(String, Thing)> {
         let name = format!("message-{:02}-{}", message.kind(), message.name());
         (name, Thing::Message { sequence, acknowledged: 0x1112_1314, message })
     }));
+    let secret = Some(MetadataSecret::new([0xc3; MetadataSecret::LEN]));
     all.push(("blob-metadata".to_owned(), Thing::Blob(metadata())));
+    all.push(("blob-metadata-secret".to_owned(), Thing::Blob(Metadata { secret, ..metadata() })));
     all
 }
 
@@ -73,8 +75,14 @@ fn handshakes() -> Vec<(String, Thing)> {
         expected: Some(EngineId([0xee; 16])),
         nonce: [0x11; 32],
     };
+    let time = Time::from_nanos(77);
+    let mark = Mark { association: Some(Association(0x0102_0304_0506_0708)), own: [0x99; 32] };
     let mut all = vec![
-        ("hello", HandshakeMessage::Hello(hello)),
+        ("hello", HandshakeMessage::Hello(hello.clone())),
+        (
+            "hello-metadata",
+            HandshakeMessage::Hello(Hello { auth: AuthMethod::Metadata, expected: None, ..hello }),
+        ),
         (
             "welcome",
             HandshakeMessage::Welcome(Welcome {
@@ -85,9 +93,10 @@ fn handshakes() -> Vec<(String, Thing)> {
                 mac: [0x33; 32],
             }),
         ),
+        ("confirm", HandshakeMessage::Confirm(Confirm { time, mark: None, mac: [0x44; 32] })),
         (
-            "confirm",
-            HandshakeMessage::Confirm(Confirm { time: Time::from_nanos(77), mac: [0x44; 32] }),
+            "confirm-mark",
+            HandshakeMessage::Confirm(Confirm { time, mark: Some(mark), mac: [0x44; 32] }),
         ),
         (
             "lane-hello",
@@ -281,5 +290,6 @@ pub(crate) fn metadata() -> Metadata {
                 kind: MemoryKind::Cuda(3),
             },
         ],
+        secret: None,
     }
 }

@@ -14,10 +14,10 @@ use kvx_core::time::Time;
 use kvx_core::transport::{MemoryKind, Operations, TransportOffer};
 use kvx_core::wire::handshake::{
     AuthMethod, Confirm, Features, HandshakeMessage, Hello, Identity, LaneChallenge, LaneHello,
-    LaneProof, Reject, Welcome,
+    LaneProof, Mark, Reject, Welcome,
 };
 use kvx_core::wire::message::{DirectoryEntry, Grant, Message, OpenRegion, RankKey, RegionOpened};
-use kvx_core::wire::metadata::{Metadata, RegionDescription};
+use kvx_core::wire::metadata::{Metadata, MetadataSecret, RegionDescription};
 use kvx_core::wire::{
     FrameFlags, FrameHeader, FrameRuns, MAX_FRAME_PAYLOAD, MAX_FRAME_SPANS, MAX_RUNS, WireSpan,
 };
@@ -91,7 +91,7 @@ fn frame() -> impl Strategy<Value = Thing> {
 
 fn handshake() -> impl Strategy<Value = HandshakeMessage> {
     let features = any::<u64>().prop_map(Features::from_bits_retain).boxed();
-    let auth = select(vec![AuthMethod::Insecure, AuthMethod::SharedKey]);
+    let auth = select(vec![AuthMethod::Insecure, AuthMethod::SharedKey, AuthMethod::Metadata]);
     let hello = (
         (1..=u16::MAX, 1..=u16::MAX, features.clone(), auth, identity()),
         (option::of(engine()), nonce()),
@@ -126,7 +126,9 @@ fn handshake() -> impl Strategy<Value = HandshakeMessage> {
     prop_oneof![
         hello.prop_map(HandshakeMessage::Hello),
         welcome.prop_map(HandshakeMessage::Welcome),
-        (time(), nonce()).prop_map(|(time, mac)| HandshakeMessage::Confirm(Confirm { time, mac })),
+        (time(), option::of(mark()), nonce()).prop_map(|(time, mark, mac)| {
+            HandshakeMessage::Confirm(Confirm { time, mark, mac })
+        }),
         lane_hello.prop_map(HandshakeMessage::LaneHello),
         (nonce(), nonce()).prop_map(|(nonce, mac)| {
             HandshakeMessage::LaneChallenge(LaneChallenge { nonce, mac })
@@ -134,6 +136,10 @@ fn handshake() -> impl Strategy<Value = HandshakeMessage> {
         nonce().prop_map(|mac| HandshakeMessage::LaneProof(LaneProof { mac })),
         reason().prop_map(|reason| HandshakeMessage::Reject(Reject { reason })),
     ]
+}
+
+fn mark() -> impl Strategy<Value = Mark> {
+    (option::of(association()), nonce()).prop_map(|(association, own)| Mark { association, own })
 }
 
 fn reason() -> impl Strategy<Value = HandshakeError> {
@@ -315,13 +321,15 @@ fn layout() -> impl Strategy<Value = Layout> {
 }
 
 pub(crate) fn metadata() -> impl Strategy<Value = Metadata> {
-    (engine(), incarnation(), name(), addresses(), vec(description(), 0..20)).prop_map(
-        |(engine, incarnation, name, addresses, regions)| Metadata {
+    let secret = option::of(nonce().prop_map(MetadataSecret::new));
+    (engine(), incarnation(), name(), addresses(), vec(description(), 0..20), secret).prop_map(
+        |(engine, incarnation, name, addresses, regions, secret)| Metadata {
             engine,
             incarnation,
             name: name.into(),
             addresses,
             regions,
+            secret,
         },
     )
 }

@@ -16,7 +16,7 @@ use kvx_hostile::{Ask, Attack, Limits, Outcome, Target, run};
 use kvx_workers::line::{hex, unhex};
 use kvx_workers::worker::Worker;
 
-use crate::stage::{CANARY, EXPOSED, Stage};
+use crate::stage::{BY_METADATA, CANARY, EXPOSED, Stage};
 
 /// What attacks may write: the first 4 KiB of `yard`, which canaries surround.
 pub(super) const YARD: (&str, u64, u64) = ("yard", CANARY, CANARY + 4096);
@@ -53,7 +53,7 @@ pub(super) struct Victim {
 }
 
 impl Victim {
-    pub(super) fn new(case: &str) -> Self {
+    pub(super) fn new(case: &str, options: &str) -> Self {
         let runtime = runtime_directory(case);
         let place = runtime.clone();
         let executable = move || {
@@ -61,7 +61,7 @@ impl Victim {
             command.env("XDG_RUNTIME_DIR", &place).envs(GIVES_BACK);
             command
         };
-        let mut stage = Stage::by(executable, case, "", "");
+        let mut stage = Stage::by(executable, case, options, "");
         let victim = &mut stage.victim;
         victim.must(&format!("alloc name=yard len={EXPOSED} canary={CANARY}"));
         victim.must(&format!("alloc name=shop len={EXPOSED} rights=read"));
@@ -78,7 +78,13 @@ impl Victim {
         let regions = Metadata::decode(&shown).unwrap().regions;
         let names = regions.iter().map(|region| region.id).zip(given_away).collect();
         let mut other = stage.third(&format!("other-{case}"), "");
-        other.must(&format!("connect peer=victim address={}", stage.victim.address));
+        if options == BY_METADATA {
+            let blob = stage.victim.must("blob names=");
+            other.must(&format!("add peer=victim blob={}", blob.get("blob")));
+            other.must("notify peer=victim from=0 to=1");
+        } else {
+            other.must(&format!("connect peer=victim address={}", stage.victim.address));
+        }
         // Hexadecimal, with a newline that does not belong to it.
         let key = fs::read(runtime.join("kvx/auth.key")).unwrap().trim_ascii_end().to_vec();
         fs::remove_dir_all(runtime).unwrap();
@@ -97,6 +103,11 @@ impl Victim {
             .with_hidden(&self.hidden)
             .unwrap()
             .with_other(engine, incarnation)
+    }
+
+    /// The other engine is a peer as it was.
+    pub(super) fn check_other(&mut self) {
+        self.other.must("notify peer=victim from=0 to=10");
     }
 
     /// What was fenced, and poisoned once it was, is as it was then.

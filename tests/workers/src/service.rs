@@ -130,7 +130,8 @@ impl Service {
         }
     }
 
-    /// `engine name= [deadline= ms] [bind=] [advertise=] [lanes=] [peer_timeout= ms]`
+    /// `engine name= [deadline= ms] [bind=] [advertise=] [lanes=] [peer_timeout= ms]
+    /// [metadata_auth=]`
     fn build(&mut self, command: &Line) -> Result<String> {
         let mut config = Config::default().name(command.get("name"));
         config = config.deadline(command.millis("deadline").unwrap_or(Duration::from_secs(20)));
@@ -139,6 +140,9 @@ impl Service {
         }
         if let Some(address) = command.find("advertise") {
             config = config.advertise([address.parse().unwrap()]);
+        }
+        if let Some(metadata_auth) = command.find_number("metadata_auth") {
+            config = config.metadata_auth(metadata_auth);
         }
         if let Some(lanes) = command.find_number::<NonZeroU16>("lanes") {
             config = config.lanes(lanes);

@@ -22,6 +22,7 @@ use crate::testing::sim::network::ConnId;
 use crate::testing::sim::user::Belongings;
 use crate::testing::sim::{Happening, Instant, MS, World};
 use crate::time::Time;
+use crate::wire::metadata::MetadataSecret;
 
 pub(crate) use pace::Slowness;
 
@@ -72,6 +73,8 @@ pub(crate) struct Link {
     pub(crate) dialed_here: bool,
     pub(crate) dialing: Option<ConnId>,
     pub(crate) secret: Option<SessionSecret>,
+    /// The association that the other one has named to be let in.
+    pub(crate) named: Option<Association>,
     pub(crate) lanes: BTreeMap<LaneId, (ConnId, usize)>,
     /// Notifications sent, which the peer counts the same way.
     pub(crate) notes: u64,
@@ -103,8 +106,11 @@ pub(crate) fn config() -> PeerConfig {
     }
 }
 
-pub(crate) fn auth() -> Auth {
-    Auth::SharedKey(AuthKey::new(b"the key of the simulation".to_vec()))
+/// What the metadata of this life of an engine carries.
+pub(crate) fn secret(life: Incarnation) -> MetadataSecret {
+    let mut secret = [0; MetadataSecret::LEN];
+    secret[..16].copy_from_slice(&life.0);
+    MetadataSecret::new(secret)
 }
 
 pub(crate) fn engine_id(index: usize) -> EngineId {
@@ -163,6 +169,14 @@ impl Engine {
 }
 
 impl World {
+    /// What lets others connect to this life of an engine.
+    pub(crate) fn auth(&self, life: Incarnation) -> Auth {
+        if self.setting.by_metadata {
+            return Auth::Metadata(secret(life));
+        }
+        Auth::SharedKey(AuthKey::new(b"the key of the simulation".to_vec()))
+    }
+
     /// The time on an engine's clock.
     pub(crate) fn local(&self, engine: usize) -> Time {
         self.engines[engine].clock.show(self.now)
@@ -186,6 +200,7 @@ impl World {
                 dialed_here: false,
                 dialing: None,
                 secret: None,
+                named: None,
                 lanes: BTreeMap::new(),
                 attempts: 0,
                 redial_set: false,

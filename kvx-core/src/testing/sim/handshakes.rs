@@ -6,9 +6,11 @@ use bytes::Bytes;
 
 use crate::error::{Cause, HandshakeError, Violation};
 use crate::id::Incarnation;
-use crate::proto::{Dialer, Established, Incoming, Known, LaneListener, Listener, Verdict, admit};
+use crate::proto::{
+    Dialer, Established, Incoming, Known, LaneListener, Listener, Proof, Verdict, admit,
+};
 use crate::testing::lane::{LaneReceiver, LaneSender};
-use crate::testing::sim::engine::{auth, engine_id};
+use crate::testing::sim::engine::{engine_id, secret};
 use crate::testing::sim::network::{ConnId, LaneHalf, LaneTicket, Role};
 use crate::testing::sim::{Fault, World};
 use crate::wire::WireError;
@@ -98,10 +100,10 @@ impl World {
                 let now = self.local(engine);
                 let nonce = self.random.bytes();
                 let identity = &self.engines[engine].identity;
-                Listener::answer(identity, &auth(), bytes, hello, nonce, now).and_then(|reply| {
+                let accepts = [self.auth(identity.incarnation)];
+                Listener::answer(identity, &accepts, bytes, hello, nonce, now).and_then(|reply| {
                     let (_, incarnation) = reply.listener.claimed();
-                    let incoming = incoming(remote, incarnation);
-                    self.judge(engine, remote, incoming)?;
+                    self.judge(engine, remote, incarnation, Proof::Awaited)?;
                     Ok((reply.bytes, Role::AcceptControl(reply.listener)))
                 })
             }
@@ -153,12 +155,16 @@ impl World {
         &self,
         engine: usize,
         remote: usize,
-        incoming: Incoming,
+        incarnation: Incarnation,
+        proof: Proof,
     ) -> Result<Verdict, HandshakeError> {
+        let incoming = Incoming { engine: engine_id(remote), incarnation, proof };
         let link = self.engines[engine].links.get(&remote);
         let known = link.and_then(|link| {
+            let told = link.peer.associations().map(|(_, theirs)| theirs);
             Some(Known {
                 incarnation: link.peer.identity()?.incarnation,
+                association: link.named.or(told),
                 connection: link
                     .peer
                     .connected_since()
@@ -167,7 +173,7 @@ impl World {
             })
         });
         let dialing = link.is_some_and(|link| link.dialing.is_some());
-        admit(engine_id(engine), known, incoming, dialing, &auth(), self.local(engine))
+        admit(engine_id(engine), known, incoming, dialing, self.local(engine))
     }
 
     fn handle_welcome(
@@ -201,10 +207,15 @@ impl World {
         message: &HandshakeMessage,
     ) -> Result<(Vec<u8>, Role), HandshakeError> {
         let established = listener.handle_confirm(self.local(engine), message)?;
-        let verdict =
-            self.judge(engine, remote, incoming(remote, established.identity.incarnation))?;
+        let life = established.identity.incarnation;
+        let link = self.engines[engine].links.get(&remote);
+        // Some have been given the metadata of those that come, others have not.
+        let held = link.filter(|link| link.expected == Some(life) && link.serial % 2 == 0);
+        let held = held.map(|_| secret(life));
+        let proof = Proof::of(&established, address(remote), held.as_ref())?;
+        let verdict = self.judge(engine, remote, life, proof)?;
         let expected = self.link(engine, remote).expected;
-        let other = expected.is_some_and(|life| life != established.identity.incarnation);
+        let other = expected.is_some_and(|expected| expected != life);
         if verdict == Verdict::Supersede || other {
             self.kill_link(engine, remote, Cause::PeerRestarted);
         }
@@ -232,6 +243,7 @@ impl World {
         let old = link.control.replace(id).map(|old| (old, if link.dialed_here { 0 } else { 1 }));
         link.dialed_here = dialed_here;
         link.secret = Some(established.secret.clone());
+        link.named = established.bearer.as_ref().and_then(|bearer| bearer.association);
         link.peer.handle_connected(now, established, dialed_here);
         let serial = link.serial;
         if let Some((old, end)) = old {
@@ -375,10 +387,6 @@ fn parse(bytes: &[u8]) -> Result<HandshakeMessage, WireError> {
     first.copy_from_slice(prefix);
     let (kind, _) = HandshakeMessage::decode_prefix(&first)?;
     HandshakeMessage::decode(kind, body)
-}
-
-fn incoming(remote: usize, incarnation: Incarnation) -> Incoming {
-    Incoming { engine: engine_id(remote), incarnation, address: address(remote) }
 }
 
 fn address(engine: usize) -> IpAddr {

@@ -47,14 +47,17 @@ pub(crate) struct Setting {
     pub(crate) fault_pause: Instant,
     /// Whether clocks jump. What expiries promise rests on clocks that do not.
     pub(crate) jumps: bool,
+    /// Whether engines let in who holds their metadata, instead of who holds a key of all.
+    pub(crate) by_metadata: bool,
 }
 
 impl Setting {
     pub(crate) fn new(scenario: Scenario, random: &mut Random) -> Self {
-        match scenario.engines {
+        let setting = match scenario.engines {
             Some(engines) => Self::large(engines.max(2), random),
             None => Self::small(random),
-        }
+        };
+        Self { by_metadata: scenario.seed % 4 == 3, ..setting }
     }
 
     /// A few engines that all talk to each other: honest ones alone, or with hostile ones, or with
@@ -79,6 +82,7 @@ impl Setting {
             user_pause: 300 * MS,
             fault_pause: 200 * MS,
             jumps: random.percent(30),
+            by_metadata: false,
         }
     }
 
@@ -121,6 +125,7 @@ impl Setting {
             user_pause: 600 * MS,
             fault_pause: (800 * MS / engines as u64).max(1),
             jumps: random.percent(20),
+            by_metadata: false,
         }
     }
 

@@ -189,9 +189,18 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Ends a structure whose rest is extensions. This version knows none: optional ones are
-    /// skipped, a required one is an error (PROTOCOL 2.2).
-    pub(crate) fn finish_extended(mut self) -> Result<(), WireError> {
+    /// Ends a structure whose rest is extensions, of which this version knows none.
+    pub(crate) fn finish_extended(self) -> Result<(), WireError> {
+        self.finish_with(|_, _| Ok(false))
+    }
+
+    /// Ends a structure whose rest is extensions. `known` reads the value of one by its number, or
+    /// says that it does not know it: optional ones are skipped then, a required one is an error
+    /// (PROTOCOL 2.2).
+    pub(crate) fn finish_with(
+        mut self,
+        mut known: impl FnMut(u16, &mut Reader<'a>) -> Result<bool, WireError>,
+    ) -> Result<(), WireError> {
         let what = self.what;
         let mut past = 1;
         while !self.rest.is_empty() {
@@ -206,11 +215,13 @@ impl<'a> Reader<'a> {
                 return Err(WireError::Order { what, tag });
             }
             past = number + 1;
-            if tag & REQUIRED != 0 {
+            let need = usize::try_from(len).unwrap_or(usize::MAX);
+            let mut value = self.sub(what, need)?;
+            if known(number, &mut value)? {
+                value.finish()?;
+            } else if tag & REQUIRED != 0 {
                 return Err(WireError::Required { what, tag });
             }
-            let need = usize::try_from(len).unwrap_or(usize::MAX);
-            self.bytes(what, need)?;
         }
         Ok(())
     }

@@ -122,6 +122,13 @@ impl<'a> Writer<'a> {
         self.out[at..begin].copy_from_slice(&len.to_le_bytes());
     }
 
+    /// Appends an optional extension, whose number is higher than those before it (PROTOCOL 2.2).
+    pub(crate) fn extension(&mut self, number: u16, value: impl FnOnce(&mut Self)) {
+        self.u16(number);
+        self.u16(0);
+        self.part(value);
+    }
+
     /// Appends a list's length, if it is within bounds.
     pub(crate) fn count(&mut self, what: &'static str, len: usize, bound: usize) {
         match u32::try_from(len).ok().filter(|_| len <= bound) {

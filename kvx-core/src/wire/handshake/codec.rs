@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::{
     AuthMethod, Confirm, Features, HANDSHAKE_PREFIX_LEN, HandshakeKind, HandshakeMessage, Hello,
-    Identity, LaneChallenge, LaneHello, LaneProof, MAC_LEN, MAGIC, MAX_HANDSHAKE, Mac, Nonce,
+    Identity, LaneChallenge, LaneHello, LaneProof, MAC_LEN, MAGIC, MAX_HANDSHAKE, Mac, Mark, Nonce,
     Reject, Welcome,
 };
 use crate::id::EngineId;
@@ -15,6 +15,9 @@ use crate::wire::{MAX_TRANSPORTS, WireError};
 /// Bytes of a body at most.
 const MAX_BODY: usize = MAX_HANDSHAKE - HANDSHAKE_PREFIX_LEN;
 
+/// The number of Confirm's extension that carries its mark.
+const MARK: u16 = 1;
+
 pub(super) fn encode(message: &HandshakeMessage) -> Result<Vec<u8>, WireError> {
     framed(message.kind(), |w| match message {
         HandshakeMessage::Hello(hello) => w.put(hello),
@@ -24,6 +27,9 @@ pub(super) fn encode(message: &HandshakeMessage) -> Result<Vec<u8>, WireError> {
         }
         HandshakeMessage::Confirm(confirm) => {
             w.put(&confirm.time);
+            if let Some(mark) = &confirm.mark {
+                w.extension(MARK, |w| w.put(mark));
+            }
             w.bytes(&confirm.mac);
         }
         HandshakeMessage::LaneHello(hello) => w.put(hello),
@@ -90,7 +96,15 @@ pub(super) fn decode(kind: HandshakeKind, body: &[u8]) -> Result<HandshakeMessag
         }
         HandshakeKind::Confirm => {
             let mac = r.tail("proof")?;
-            HandshakeMessage::Confirm(Confirm { time: r.get()?, mac })
+            let mut confirm = Confirm { time: r.get()?, mark: None, mac };
+            reader.finish_with(|number, value| match number {
+                MARK => {
+                    confirm.mark = Some(value.get()?);
+                    Ok(true)
+                }
+                _ => Ok(false),
+            })?;
+            return Ok(HandshakeMessage::Confirm(confirm));
         }
         HandshakeKind::LaneHello => HandshakeMessage::LaneHello(r.get()?),
         HandshakeKind::LaneChallenge => {
@@ -222,6 +236,17 @@ fn read_transports(reader: &mut Reader<'_>) -> Result<Vec<TransportOffer>, WireE
 fn too_many_transports(count: usize) -> WireError {
     let (value, limit) = (count as u64, MAX_TRANSPORTS as u64);
     WireError::Limit { what: "transports", value, limit }
+}
+
+impl Wire for Mark {
+    fn write(&self, writer: &mut Writer<'_>) {
+        writer.put(&self.association);
+        writer.bytes(&self.own);
+    }
+
+    fn read(reader: &mut Reader<'_>) -> Result<Self, WireError> {
+        Ok(Self { association: reader.get()?, own: reader.array("proof of the own metadata")? })
+    }
 }
 
 impl Wire for LaneHello {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{MAX_REGIONS, Metadata, RegionDescription};
+use super::{MAX_REGIONS, Metadata, MetadataSecret, RegionDescription};
 use crate::region::Rights;
 use crate::transport::MemoryKind;
 use crate::wire::WireError;
@@ -16,6 +16,9 @@ const VERSION: u16 = 1;
 
 /// A blob's bytes at most: all regions, and as much again as a handshake for the rest.
 const MAX_BLOB: usize = MAX_REGIONS * RegionDescription::LEN + 4096;
+
+/// The number of the extension that carries the secret.
+const SECRET: u16 = 1;
 
 /// Bytes of the checksum at the end.
 const CRC_LEN: usize = 4;
@@ -31,6 +34,9 @@ pub(super) fn encode(metadata: &Metadata) -> Result<Vec<u8>, WireError> {
     w.short_text("engine name", &metadata.name);
     w.put(&metadata.addresses);
     w.list("regions", &metadata.regions, MAX_REGIONS, |w, region| w.put(region));
+    if let Some(secret) = &metadata.secret {
+        w.extension(SECRET, |w| w.bytes(secret.as_bytes()));
+    }
     w.finish()?;
     blob.extend(crc32c::crc32c(&blob).to_le_bytes());
     Ok(blob)
@@ -50,14 +56,21 @@ pub(super) fn decode(blob: &[u8]) -> Result<Metadata, WireError> {
     check_crc(blob, u32::from_le_bytes(r.tail("metadata checksum")?))?;
 
     r.reserved::<2>("metadata blob, reserved field")?;
-    let metadata = Metadata {
+    let mut metadata = Metadata {
         engine: r.get()?,
         incarnation: r.get()?,
         name: Arc::from(r.short_text("engine name")?),
         addresses: r.get()?,
         regions: r.list("regions", RegionDescription::LEN, MAX_REGIONS, Reader::get)?,
+        secret: None,
     };
-    reader.finish_extended()?;
+    reader.finish_with(|number, value| match number {
+        SECRET => {
+            metadata.secret = Some(MetadataSecret::new(value.array("metadata secret")?));
+            Ok(true)
+        }
+        _ => Ok(false),
+    })?;
     Ok(metadata)
 }
 

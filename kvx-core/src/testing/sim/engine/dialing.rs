@@ -3,7 +3,7 @@
 
 use crate::id::LaneId;
 use crate::proto::{Dialer, LaneDialer};
-use crate::testing::sim::engine::{auth, engine_id};
+use crate::testing::sim::engine::{engine_id, secret};
 use crate::testing::sim::network::{ConnId, LaneTicket, Role};
 use crate::testing::sim::{Fault, Happening, MS, World};
 
@@ -27,15 +27,20 @@ impl World {
         }
         let now = self.local(engine);
         let nonce = self.random.bytes();
+        let present = self.engines[remote].identity.incarnation;
+        let known = self.engines[engine].links.get(&remote).and_then(|link| link.expected);
+        let auth = self.auth(known.unwrap_or(present));
         let Some(link) = self.engines[engine].links.get_mut(&remote) else { return };
         link.redial_set = false;
         if link.control.is_some() || link.dialing.is_some() {
             return;
         }
         link.attempts += 1;
+        let association = link.association;
         let identity = &self.engines[engine].identity;
-        let (dialer, hello) = Dialer::new(identity, &auth(), Some(engine_id(remote)), nonce, now)
+        let (dialer, hello) = Dialer::new(identity, &auth, Some(engine_id(remote)), nonce, now)
             .expect("the identity fits a Hello");
+        let dialer = dialer.marked(association, Some(&secret(identity.incarnation)));
         let conn = self.connect(engine, remote, Role::DialControl(dialer));
         self.note(|| format!("{engine} dials {remote}"));
         let theirs = self.engines[remote].links.get(&engine);

@@ -2,7 +2,7 @@
 //! greeting or garbage, names that are not theirs, lanes of others.
 
 use crate::error::HandshakeError;
-use crate::id::{Association, LaneId};
+use crate::id::{Association, Incarnation, LaneId};
 use crate::proto::{Auth, AuthKey, Dialer, LaneDialer};
 use crate::testing::sim::engine::engine_id;
 use crate::testing::sim::network::Role;
@@ -44,7 +44,8 @@ impl World {
 
     /// A Hello of which the rest never comes.
     fn greet_half(&mut self, engine: usize, remote: usize) {
-        let hello = self.hello_of(engine, b"the key of the simulation");
+        let auth = self.auth(self.engines[remote].identity.incarnation);
+        let hello = self.hello_of(engine, &auth);
         let len = self.random.within(1..hello.len() as u64) as usize;
         self.knock_with(Fault::HalfGreeting, engine, remote, |_| hello[..len].to_vec());
     }
@@ -52,21 +53,24 @@ impl World {
     /// A Hello in the name of another engine, or in its own, with a key that is not the right one.
     fn steal_name(&mut self, engine: usize, remote: usize) {
         let victim = self.random.index(self.engines.len());
-        let hello = self.hello_of(victim, b"another key");
+        let other_key = Auth::SharedKey(AuthKey::new(b"another key".to_vec()));
+        let other_life = self.auth(Incarnation([7; 16]));
+        let auth = if self.setting.by_metadata { other_life } else { other_key };
+        let hello = self.hello_of(victim, &auth);
         let id = self.connect(engine, remote, Role::Mute);
         self.send(id, 0, hello);
         // A Confirm that proves nothing follows at once.
-        let confirm = crate::wire::handshake::Confirm { time: self.local(engine), mac: [7; 32] };
+        let time = self.local(engine);
+        let confirm = crate::wire::handshake::Confirm { time, mark: None, mac: [7; 32] };
         let confirm = HandshakeMessage::Confirm(confirm).encode().expect("a Confirm fits");
         self.send(id, 0, confirm);
         self.did(Fault::StolenName, engine, remote);
     }
 
-    fn hello_of(&mut self, engine: usize, key: &[u8]) -> Vec<u8> {
-        let auth = Auth::SharedKey(AuthKey::new(key.to_vec()));
+    fn hello_of(&mut self, engine: usize, auth: &Auth) -> Vec<u8> {
         let (nonce, now) = (self.random.bytes(), self.local(engine));
         let identity = &self.engines[engine].identity;
-        let (_, hello) = Dialer::new(identity, &auth, None, nonce, now).expect("a Hello fits");
+        let (_, hello) = Dialer::new(identity, auth, None, nonce, now).expect("a Hello fits");
         hello
     }
 
