@@ -82,6 +82,13 @@ class Region:
             raise UnsupportedError("buffer: the memory was registered, not allocated here")
         return memoryview(ffi.buffer(self._buffer, self.length))
 
+    def publish(self) -> None:
+        """From now on any peer that may connect is told of it when it asks (`Peer.published`).
+
+        Once more does nothing.
+        """
+        check(lib.kvx_region_publish(self._handle))
+
     def deregister(self) -> None:
         """Takes the registration back; transfers that use the region fail.
 

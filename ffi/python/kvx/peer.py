@@ -88,6 +88,13 @@ class Peer(Handle):
         """Ends when it is connected."""
         return begin(self._news, nothing, lib.kvx_peer_ready, self._handle)
 
+    def published(self) -> Operation[Peer]:
+        """Ends with the same peer, whose `regions` are those that its engine publishes now."""
+        news = self._news
+        return begin(
+            news, lambda ended: connected(news, ended), lib.kvx_peer_published, self._handle
+        )
+
     def notify(self, data: bytes) -> Operation[None]:
         """Tells its user these bytes; ends when it has them."""
         told = ffi.from_buffer("uint8_t[]", data)
