@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::net::{SocketAddr, ToSocketAddrs};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::Poll;
 use std::thread::JoinHandle;
@@ -256,7 +256,8 @@ impl Engine {
     }
 
     /// Connects to the engine at `address` (`host:port`), whoever it is: the bootstrap of
-    /// sessions. Retries until the engine's deadline.
+    /// sessions, and of transfers to what it publishes ([`Peer::published`]). Retries until the
+    /// engine's deadline.
     ///
     /// # Errors
     /// The name does not resolve, nobody answers in time, or the handshake fails: other auth key,
@@ -305,6 +306,12 @@ impl Engine {
     pub fn poll_notification(&self) -> Option<crate::Notification> {
         let shared = self.shared();
         if shared.is_forked() { None } else { shared.inbox.poll() }
+    }
+
+    /// The number of notifications that are there and were not taken, which goes on to be told: for
+    /// who asks so often that a call is too much. Only to be read.
+    pub fn notification_count(&self) -> Arc<AtomicUsize> {
+        self.shared().inbox.count()
     }
 
     /// Waits on the calling thread for the next notification, `timeout` at most; `None` at once where

@@ -5,7 +5,9 @@
 //! - **Sessions**: a [`Receiver`] grants blocks of its pool, a [`Sender`] writes them layer by
 //!   layer, for each request ([`Engine::sender`], [`Peer::receiver`]).
 //! - **One-sided transfers**: WRITE and READ of span lists between registered regions, with
-//!   notifications ([`Peer::prepare`], [`Prepared::post`]).
+//!   notifications ([`Peer::prepare`], [`Prepared::post`]). A peer's regions are known from its
+//!   metadata, handed over on any channel ([`Engine::metadata`], [`Engine::add_peer`]), or from what it
+//!   publishes to whoever connects ([`Region::publish`], [`Peer::published`]).
 //!
 //! Every operation can be awaited in any executor or waited for on any thread, ends by its
 //! deadline, and fails with an [`Error`] that names the operation, the peer and the cause.

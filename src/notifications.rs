@@ -37,7 +37,7 @@ pub(crate) struct Inbox {
     /// What is kept of peers that are over.
     window: u64,
     /// How many there are, for looking without the lock.
-    count: AtomicUsize,
+    count: Arc<AtomicUsize>,
     queue: Mutex<Queue>,
     arrived: Condvar,
 }
@@ -66,8 +66,13 @@ impl Queue {
 impl Inbox {
     /// An empty inbox; `window` is what one peer may have in it.
     pub(crate) fn new(window: u64) -> Self {
-        let (count, queue) = (AtomicUsize::new(0), Mutex::default());
+        let (count, queue) = (Arc::default(), Mutex::default());
         Self { window, count, queue, arrived: Condvar::new() }
+    }
+
+    /// How many there are, for who looks at it at any time.
+    pub(crate) fn count(&self) -> Arc<AtomicUsize> {
+        Arc::clone(&self.count)
     }
 
     /// The engine has ended: who waits for the next one waits in vain. What has come may still be

@@ -130,6 +130,27 @@ impl Peer {
         self.regions.list()
     }
 
+    /// The same peer with the regions of `other`, too, which is the same peer added again: a
+    /// transfer may use any of them. Those of `self` come first, in their order; none comes twice.
+    ///
+    /// # Errors
+    /// `other` is another peer, or another life of it.
+    pub fn joined(&self, other: &Self) -> Result<Self> {
+        let same = match (&self.road, &other.road) {
+            (Road::Link(one), Road::Link(other)) => Arc::ptr_eq(one, other),
+            (Road::Local, Road::Local) => Arc::ptr_eq(self.engine.shared(), other.engine.shared()),
+            _ => false,
+        };
+        if !same {
+            let why = format!("expected {} in its present life", self.name());
+            let cause: Cause = Invalid::Field { field: "other", why }.into();
+            return Err(Error::new(Doing::Prepare, cause).with_peer(other.name()));
+        }
+        let more = other.regions().iter().filter(|region| self.regions.get(region.id).is_none());
+        let regions = Arc::new(self.regions().iter().chain(more).cloned().collect());
+        Ok(Self { regions, ..self.clone() })
+    }
+
     /// A region that holds `len` bytes at the owner's `address`, and the offset in it.
     pub fn find(&self, kind: MemoryKind, address: u64, len: u64) -> Option<(&RemoteRegion, u64)> {
         self.regions.find(kind, address, len)

@@ -280,10 +280,10 @@ typedef uint64_t kvx_prepared;
 typedef struct {
   // sizeof(kvx_post_options).
   size_t size;
-  // Bytes that the peer's user is told once all data is there, or null. With KVX_WRITE, there is
-  // the peer's memory, and the operation ends when they are delivered too. With KVX_READ it is own
-  // memory: the operation ends then, and the engine tells them by itself, at most once, and not
-  // if the READ failed or was cancelled.
+  // Bytes that the peer's user is told, or null. With KVX_WRITE, once all data is in the peer's
+  // memory; the operation ends when they are delivered too. With KVX_READ, once all data is in own
+  // memory; the operation ends then, and the engine tells them by itself: at most once, and not if
+  // the READ failed or was cancelled.
   const uint8_t *notification;
   // Their number.
   size_t notification_len;
@@ -433,6 +433,13 @@ kvx_status kvx_notification_take(kvx_engine engine,
                                  kvx_notification *notification,
                                  size_t *len);
 
+// Where the number of notifications stands that are there and were not taken, to be looked at
+// without a call. Valid for as long as the process lives; of a closed engine it changes no more.
+//
+// # Safety
+// `word` points to room for an address.
+kvx_status kvx_notification_count_word(kvx_engine engine, const size_t **word);
+
 // A notification's bytes.
 //
 // # Safety
@@ -522,6 +529,13 @@ kvx_status kvx_peer_name(kvx_peer peer, char *buffer, size_t *len);
 // # Safety
 // `id` and `incarnation` are null or point to room for 16 bytes.
 kvx_status kvx_peer_identity(kvx_peer peer, uint8_t (*id)[16], uint8_t (*incarnation)[16]);
+
+// The same peer with the regions of `other`, too, which is the same peer added again: the first
+// one's come first, and none comes twice. All three are handles of their own.
+//
+// # Safety
+// `joined` points to room for a handle.
+kvx_status kvx_peer_join(kvx_peer peer, kvx_peer other, kvx_peer *joined);
 
 // The number of the peer's regions: those that its metadata listed, or that it published when
 // kvx_peer_published() asked.

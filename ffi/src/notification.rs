@@ -1,7 +1,8 @@
 //! Notifications from all peers of an engine, in the order in which they became due.
 
 use std::ffi::c_char;
-use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use ::engine::Notification;
@@ -15,6 +16,10 @@ use crate::status::{call, kvx_status};
 pub type kvx_notification = u64;
 
 static NOTIFICATIONS: Table<Notification> = Table::new(7, "notification");
+
+/// Counts that somebody may look at. They stay, a few bytes an engine: who looks need not know when
+/// the engine ends.
+static LOOKED_AT: Mutex<Vec<Arc<AtomicUsize>>> = Mutex::new(Vec::new());
 
 /// Takes the next notification, waiting `timeout_ns` at most for one (0: not at all; negative: 292
 /// years). KVX_PENDING if there is none.
@@ -47,6 +52,30 @@ pub unsafe extern "C" fn kvx_notification_take(
             unsafe { Out::new("len", len) }?.put(taken.bytes.len());
         }
         out.put(NOTIFICATIONS.insert(Arc::new(taken))?);
+        Ok(kvx_status::KVX_OK)
+    })
+}
+
+/// Where the number of notifications stands that are there and were not taken, to be looked at
+/// without a call. Valid for as long as the process lives; of a closed engine it changes no more.
+///
+/// # Safety
+/// `word` points to room for an address.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn kvx_notification_count_word(
+    engine: kvx_engine,
+    word: *mut *const usize,
+) -> kvx_status {
+    call(|| {
+        // SAFETY: as the caller promises.
+        let out = unsafe { Out::new("word", word) }?;
+        let count = ENGINES.get(engine)?.engine.notification_count();
+        let place: *const AtomicUsize = Arc::as_ptr(&count);
+        let mut looked_at = LOOKED_AT.lock().unwrap_or_else(PoisonError::into_inner);
+        if !looked_at.iter().any(|known| Arc::ptr_eq(known, &count)) {
+            looked_at.push(count);
+        }
+        out.put(place.cast());
         Ok(kvx_status::KVX_OK)
     })
 }

@@ -153,6 +153,27 @@ pub unsafe extern "C" fn kvx_peer_identity(
     })
 }
 
+/// The same peer with the regions of `other`, too, which is the same peer added again: the first
+/// one's come first, and none comes twice. All three are handles of their own.
+///
+/// # Safety
+/// `joined` points to room for a handle.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn kvx_peer_join(
+    peer: kvx_peer,
+    other: kvx_peer,
+    joined: *mut kvx_peer,
+) -> kvx_status {
+    call(|| {
+        // SAFETY: as the caller promises.
+        let joined = unsafe { Out::new("joined", joined) }?;
+        let known = PEERS.get(peer)?;
+        let both = known.peer.joined(&PEERS.get(other)?.peer)?;
+        joined.put(PEERS.insert(Arc::new(Known::new(both, &known.event)))?);
+        Ok(kvx_status::KVX_OK)
+    })
+}
+
 /// The number of the peer's regions: those that its metadata listed, or that it published when
 /// kvx_peer_published() asked.
 ///

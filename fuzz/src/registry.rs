@@ -62,6 +62,9 @@ enum Operation {
     Find(Memory),
     Overlapping(Memory),
     Snapshot,
+    /// One of those that ever were.
+    Publish(u8),
+    Published,
     CloseAll,
 }
 
@@ -76,6 +79,7 @@ struct Known {
     region: Arc<Region>,
     memory: Memory,
     live: bool,
+    published: bool,
 }
 
 /// Does the operations.
@@ -113,6 +117,18 @@ impl World {
                 let snapshot = self.registry.snapshot();
                 assert!(snapshot.iter().map(|r| r.id).eq(self.live().map(|known| known.region.id)));
             }
+            Operation::Publish(which) => {
+                let index = usize::from(which) % self.all.len().max(1);
+                let Some(known) = self.all.get_mut(index) else { return };
+                let done = self.registry.publish(known.region.id);
+                assert_eq!(done.is_ok(), known.live);
+                known.published = true;
+            }
+            Operation::Published => {
+                let published = self.registry.published();
+                let expected = self.live().filter(|known| known.published);
+                assert!(published.iter().map(|r| r.id).eq(expected.map(|known| known.region.id)));
+            }
             Operation::CloseAll => {
                 let closed = self.registry.close_all();
                 assert_eq!(closed.len(), self.live().count());
@@ -131,7 +147,7 @@ impl World {
         let Ok(region) = registered else { return };
         // A name is never given twice.
         assert!(self.all.iter().all(|known| known.region.id != region.id));
-        self.all.push(Known { region, memory, live: true });
+        self.all.push(Known { region, memory, live: true, published: false });
     }
 
     fn deregister(&mut self, which: u8) {

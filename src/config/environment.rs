@@ -17,9 +17,9 @@ use super::{Config, Source};
 /// What every variable begins with.
 const PREFIX: &str = "KVX_";
 
-/// Variables of the project's own that are not options of an engine: test suites are told by this
-/// one where to record the tests that they skip.
-const OTHERS: [&str; 1] = ["KVX_SKIP_LOG"];
+/// Variables of the project's own that are not options of an engine: which Python modules stand in
+/// for others, and where test suites record the tests that they skip.
+const OTHERS: [&str; 2] = ["KVX_DROP_IN", "KVX_SKIP_LOG"];
 
 /// A `KVX_` variable that names no option.
 #[derive(Clone, Debug, PartialEq, Eq)]

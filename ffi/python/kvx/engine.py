@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from kvx._call import check, data, ffi, handle, identity, lib, nanoseconds, text
+from kvx._call import check, data, ffi, handle, identity, lib, nanoseconds, text, timeout
 from kvx._news import News
 from kvx.directory import Rank
 from kvx.errors import InvalidError
@@ -34,7 +34,9 @@ class Engine:
             "ip:port" or interface names. Default: what the bound address suggests.
         transports: which transports may be used, best first. Default: "tcp".
         auth_key_file: a file of mode 0600 with the key that all engines of a deployment share;
-            required off loopback, unless `insecure` is said.
+            required off loopback, unless `metadata_auth` or `insecure` is said.
+        metadata_auth: whoever holds metadata of this engine may connect, and nobody else but who
+            holds the key in `auth_key_file`, if that is given.
         insecure: anybody may connect who reaches the port.
         deadline: an operation that has not moved for so many seconds fails. Default: 10.
         total_deadline: one that is not done after so many seconds fails too. Default: none.
@@ -59,6 +61,7 @@ class Engine:
         advertise: str | None = None,
         transports: str | None = None,
         auth_key_file: str | None = None,
+        metadata_auth: bool = False,
         insecure: bool = False,
         deadline: float | None = None,
         total_deadline: float | None = None,
@@ -97,6 +100,7 @@ class Engine:
                 if not 0 < number < 1 << bits:
                     raise InvalidError(f"{option}: {number} is not from 1 to 2^{bits} - 1")
                 setattr(options, option, number)
+        options.metadata_auth = bool(metadata_auth)
         options.insecure = bool(insecure)
         options.ignore_environment = not environment
         self._handle = handle(lib.kvx_engine_open, options)
@@ -104,6 +108,9 @@ class Engine:
         # The memory stays until nothing lands in it any more.
         self._closing = weakref.finalize(self, _close, self._handle, self._memory)
         self._news = News(self._handle)
+        word = ffi.new("size_t **")
+        check(lib.kvx_notification_count_word(self._handle, word))
+        self._waiting = word[0]
 
     @property
     def id(self) -> bytes:
@@ -273,13 +280,18 @@ class Engine:
         )
         return Spans(made, count, self._news)
 
+    @property
+    def waiting_notifications(self) -> int:
+        """How many notifications have come and were not taken. Costs no call of the library."""
+        return int(self._waiting[0])
+
     def poll_notification(self) -> Notification | None:
         """The next notification, if there is one; no system call if there is none."""
         return take(self._handle, 0)
 
     def wait_notification(self, seconds: float | None = None) -> Notification | None:
         """The next notification, if one comes within so many seconds; without, waits for it."""
-        return take(self._handle, seconds)
+        return take(self._handle, timeout(seconds))
 
     async def notifications(self) -> AsyncIterator[Notification]:
         """All notifications, as they come."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from kvx._call import check, data, failure, ffi, lib, text, timeout
+from kvx._call import check, data, failure, ffi, lib, text
 from kvx.errors import Status
 
 
@@ -18,13 +18,17 @@ class Notification(NamedTuple):
     engine: bytes
 
 
-def take(engine: int, seconds: float | None) -> Notification | None:
-    """The next notification, if there is one within so many seconds."""
+_OK = int(Status.OK)
+_PENDING = int(Status.PENDING)
+
+
+def take(engine: int, nanos: int) -> Notification | None:
+    """The next notification, if there is one within so many nanoseconds; negative: without end."""
     out = ffi.new("uint64_t *")
-    status = lib.kvx_notification_take(engine, timeout(seconds), out, ffi.NULL)
-    if status == Status.PENDING:
+    status = lib.kvx_notification_take(engine, nanos, out, ffi.NULL)
+    if status == _PENDING:
         return None
-    if status != Status.OK:
+    if status != _OK:
         raise failure(status)
     taken = out[0]
     try:

@@ -79,6 +79,16 @@ class Peer(Handle):
             self._regions = [self._region(index) for index in range(int(count[0]))]
         return list(self._regions)
 
+    def joined(self, other: Peer) -> Peer:
+        """This peer with the regions of `other`, too, which is the same peer added again.
+
+        A transfer may use any of them. Those of this one come first; none comes twice.
+
+        Raises:
+            InvalidError: another peer, or another life of it.
+        """
+        return Peer(handle(lib.kvx_peer_join, self._handle, other._handle), self._news)
+
     def _region(self, index: int) -> RemoteRegion:
         out = ffi.new("kvx_remote_region *")
         check(lib.kvx_peer_region(self._handle, index, out))

@@ -97,6 +97,15 @@ def test_peers_are_known_by_their_engine(make_engine: Make) -> None:
         peer.notify(b"late").wait(20)
 
 
+def test_metadata_admits_who_holds_it_and_nobody_else(make_engine: Make) -> None:
+    owner, holder = make_engine("owner", metadata_auth=True), make_engine("holder")
+    with pytest.raises(kvx.HandshakeError):
+        holder.connect(owner.address).wait(20)
+    peer = holder.add_peer(owner.metadata([]))
+    peer.notify(b"with its metadata").wait(20)
+    assert make_engine(bind="0.0.0.0", metadata_auth=True).address.startswith("0.0.0.0:")
+
+
 def test_a_restarted_peer_is_a_new_one(make_engine: Make) -> None:
     a = make_engine("a")
     for _ in range(3):

@@ -50,6 +50,16 @@ def test_a_notification_follows_the_data(pair: Pair) -> None:
     assert pair.b.poll_notification() is None
 
 
+def test_notifications_that_wait_are_counted(pair: Pair) -> None:
+    assert pair.b.waiting_notifications == 0
+    pair.peer.notify(b"one").wait(10)
+    pair.peer.notify(b"two").wait(10)
+    assert pair.b.waiting_notifications == 2
+    assert [pair.b.wait_notification(10).data, pair.b.waiting_notifications] == [b"one", 1]
+    pair.b.close()
+    assert pair.b.waiting_notifications <= 1
+
+
 def test_a_prepared_transfer_is_posted_more_than_once(pair: Pair) -> None:
     data = fill(pair.source)
     prepared = kvx.prepare("WRITE", pair.a.spans(pair.source, [0], [9]), pair.peer.spans([0], [9]))
@@ -118,6 +128,24 @@ def test_a_deregistered_region_is_refused(pair: Pair) -> None:
         write.post().wait(10)
     with pytest.raises(kvx.UnknownHandleError):
         pair.target.deregister()
+
+
+def test_a_peer_that_is_added_again_brings_its_regions_along(pair: Pair) -> None:
+    more = pair.b.allocate(4096)
+    np.frombuffer(more.buffer, np.uint8)[:] = 9
+    again = pair.a.add_peer(pair.b.metadata([more, pair.target]))
+    both = pair.peer.joined(again)
+    assert [region.address for region in both.regions] == [pair.target.address, more.address]
+    ours = pair.a.spans(pair.source, [0, 64], [64, 64])
+    theirs = both.spans([0, 0], [64, 64], [0, 1])
+    wanted = fill(pair.target)[:64].tobytes()
+    assert kvx.prepare("READ", ours, theirs).post().wait(10).bytes == 128
+    assert bytes(pair.source.buffer[:128]) == wanted + b"\t" * 64
+
+
+def test_only_the_same_peer_is_joined(pair: Pair) -> None:
+    with pytest.raises(kvx.InvalidError):
+        pair.peer.joined(pair.a.myself())
 
 
 def test_an_engine_is_a_peer_of_its_own(pair: Pair) -> None:

@@ -95,7 +95,11 @@ int main(void) {
   CHECK(read(events, &rung, sizeof rung) == sizeof rung);
   kvx_notification notification = 0;
   size_t said = 0;
+  const size_t *waiting = NULL;
+  OK(kvx_notification_count_word(b, &waiting));
+  CHECK(*waiting == 1);
   OK(kvx_notification_take(b, 0, &notification, &said));
+  CHECK(*waiting == 0);
   char text[8] = "";
   CHECK(said == 7);
   OK(kvx_notification_bytes(notification, (uint8_t *)text, &said));

@@ -33,8 +33,8 @@ pub enum HandshakeError {
         /// How the other does.
         theirs: &'static str,
     },
-    /// The proof does not match: the auth keys differ.
-    #[error("the auth keys differ")]
+    /// The proof does not match: the auth keys differ, or the metadata is of another life.
+    #[error("the auth keys, or the secrets of the metadata, differ")]
     WrongKey,
     /// Another engine answers at this address.
     #[error("expected engine {expected}, found {found}")]

@@ -12,7 +12,7 @@ use kvx_core::testing::{Report, Scenario, Trace, simulate};
 
 /// Runs that CI needs: what they do is told by their seeds, so that every kind of fault fires often
 /// enough on every machine.
-const RUNS: u64 = 2000;
+const RUNS: u64 = 2700;
 /// How long CI goes on with further seeds when it is done with those, in seconds since the start.
 const SECONDS: u64 = 45;
 /// Engines of a large run at least.

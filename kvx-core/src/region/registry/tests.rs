@@ -56,6 +56,27 @@ fn a_deregistered_id_is_never_mistaken_for_its_successor() {
 }
 
 #[test]
+fn what_is_published_stays_so_until_it_is_deregistered() {
+    let registry = Registry::new();
+    let regions = [0x3000, 0x1000, 0x2000].map(|base| register(&registry, base, 16).unwrap());
+    assert!(registry.published().is_empty());
+    for index in [2, 0, 2] {
+        registry.publish(regions[index].id).unwrap();
+    }
+    let published = || registry.published().iter().map(|region| region.id).collect::<Vec<_>>();
+    assert_eq!(published(), [regions[0].id, regions[2].id]);
+    registry.deregister(regions[0].id).unwrap();
+    assert_eq!(published(), [regions[2].id]);
+    // The next one in its place is another, which an old name does not publish.
+    let next = register(&registry, 0x3000, 16).unwrap();
+    assert_eq!(next.id.index(), regions[0].id.index());
+    assert_eq!(registry.publish(regions[0].id).unwrap_err(), Invalid::UnknownRegion);
+    assert_eq!(published(), [regions[2].id]);
+    registry.close_all();
+    assert!(registry.published().is_empty() && registry.publish(next.id).is_err());
+}
+
+#[test]
 fn ids_that_were_never_given_out_name_nothing() {
     let registry = Registry::new();
     register(&registry, 0x1000, 16).unwrap();
