@@ -10,7 +10,6 @@ import collections
 import copy
 import decimal
 import enum
-import fractions
 import operator
 from typing import Any, Callable
 
@@ -58,7 +57,6 @@ NUMBERS: dict[str, Callable[[], Any]] = {
     "numpy float32": lambda: np.float32(5),
     "numpy array": lambda: np.array(5),
     "Decimal": lambda: decimal.Decimal(5),
-    "Fraction": lambda: fractions.Fraction(5),
     "complex": lambda: 5j,
     "list": lambda: [5],
     "IntEnum": lambda: Number.ONE,
@@ -98,7 +96,6 @@ LISTS: dict[str, Callable[[], Any]] = {
     "empty array": lambda: np.zeros(0),
     "array of integers": lambda: np.array([1, 2]),
     "array of floats": lambda: np.array([1.0]),
-    "array of two dimensions": lambda: np.array([[1]]),
     "array.array": lambda: array.array("Q", [1]),
     "of a float": lambda: [1.5],
     "of a text": lambda: ["a"],

@@ -1,0 +1,208 @@
+"""The agents that an agent knows: by name, each in one life, with the memory it told of."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from kvx import Engine, Peer, Spans
+from kvx.dropin.nixl.descriptors import Table
+from kvx.dropin.nixl.envelope import Envelope
+from kvx.dropin.nixl.errors import (
+    failure,
+    in_nixls_words,
+    nixlInvalidParamError,
+    nixlMismatchError,
+    nixlNotAllowedError,
+    nixlNotFoundError,
+    nixlRemoteDisconnectError,
+    translated,
+)
+from kvx.dropin.nixl.log import get_logger
+from kvx.dropin.nixl.names import nixl_mem_t
+from kvx.dropin.nixl.places import Piece, Places
+from kvx.errors import DeadlineError, Error, HandshakeError, InvalidError, PeerRestartedError
+
+if TYPE_CHECKING:
+    from kvx.dropin.nixl.requests import Request
+
+logger = get_logger("kvx")
+
+# How long the removal of an agent waits for its transfers to end before it cuts the agent off.
+_REMOVAL_S = 1.0
+
+
+class Remote:
+    """Another agent, in one of its lives."""
+
+    def __init__(self, envelope: Envelope, peer: Peer) -> None:
+        self.name = envelope.agent
+        #: The id and the life of its engine.
+        self.identity = envelope.identity
+        #: Whether it was removed, or is gone: then nothing more is begun with it.
+        self.removed = False
+        #: What was posted and not seen to end.
+        self.active: set[Request] = set()
+        #: Bytes a microsecond that the last large transfer moved; 0: none did.
+        self.rate = 0.0
+        self.peer = peer
+        self._pieces = _pieces(envelope, peer)
+        self._places = Places(self._pieces)
+
+    @property
+    def engine_id(self) -> bytes:
+        """The id of its engine."""
+        return self.identity[:16]
+
+    def learn(self, envelope: Envelope, peer: Peer) -> None:
+        """Takes up what further metadata of the same life tells."""
+        pieces = _pieces(envelope, peer)
+        if not envelope.complete:
+            peer = self.peer.joined(peer)
+            pieces = [*self._pieces, *pieces]
+        self._places, self._pieces, self.peer = Places(pieces), pieces, peer
+
+    def spans(self, kind: nixl_mem_t, table: Table) -> Spans:
+        """Places of its memory.
+
+        Raises:
+            nixlNotFoundError: a row that does not lie in memory that it told of.
+        """
+        peer, places = self.peer, self._places
+        found = places.find(kind, table, self.name)
+        with in_nixls_words():
+            return peer.spans(found.offset, table[:, 1], found.piece)
+
+    def has(self, kind: nixl_mem_t, table: Table) -> bool:
+        """Whether all rows lie in memory that it told of."""
+        try:
+            self._places.find(kind, table, self.name)
+        except nixlNotFoundError:
+            return False
+        return True
+
+    def check(self) -> None:
+        """Raises nixlNotFoundError if it was removed."""
+        if self.removed:
+            raise failure(nixlNotFoundError, f"agent {self.name} was removed")
+
+
+class Remotes:
+    """The agents that one agent has added. Used from many threads."""
+
+    def __init__(self, engine: Engine, myself: str) -> None:
+        self._engine = engine
+        self._myself = myself
+        self._lock = threading.Lock()
+        self._by_name: dict[str, Remote] = {}
+
+    def add(self, metadata: bytes) -> str:
+        """Adds an agent, or what it tells besides; its name.
+
+        Raises:
+            nixlMismatchError: bytes that are no metadata.
+            nixlInvalidParamError: the agent's own.
+            nixlNotFoundError: metadata that does not say how to connect, of an unknown agent.
+            nixlNotAllowedError: of an earlier life, while another is connected.
+        """
+        envelope = Envelope.decode(metadata)
+        if envelope.agent == self._myself:
+            raise failure(nixlInvalidParamError, "metadata of this agent itself")
+        with self._lock:
+            known = self._by_name.get(envelope.agent)
+            same = known is not None and known.identity == envelope.identity
+            if not envelope.connects and not same:
+                raise failure(
+                    nixlNotFoundError,
+                    f"agent {envelope.agent} is not known, and this does not say how to connect",
+                )
+            peer = self._peer(envelope)
+            if known is not None and same:
+                known.learn(envelope, peer)
+            else:
+                if known is not None:
+                    known.removed = True
+                self._by_name[envelope.agent] = Remote(envelope, peer)
+        return envelope.agent
+
+    def _peer(self, envelope: Envelope) -> Peer:
+        try:
+            peer = self._engine.add_peer(envelope.engine)
+        except InvalidError as error:
+            raise failure(nixlMismatchError, str(error)) from error
+        except (HandshakeError, PeerRestartedError) as error:
+            raise failure(nixlNotAllowedError, str(error)) from error
+        except Error as error:
+            raise translated(error) from error
+        if len(peer.regions) != len(envelope.kinds):
+            raise failure(nixlMismatchError, "metadata: its parts do not fit each other")
+        return peer
+
+    def get(self, name: str) -> Remote:
+        """The agent of this name.
+
+        Raises:
+            nixlNotFoundError: it was not added.
+        """
+        found = self.known(name)
+        if found is None:
+            raise failure(nixlNotFoundError, f"agent {name} is not known")
+        return found
+
+    def known(self, name: str) -> Remote | None:
+        """The agent of this name, if it was added."""
+        return self._by_name.get(name)
+
+    def of_engine(self, engine_id: bytes) -> Remote | None:
+        """The agent that has this engine, if it was added."""
+        for remote in self._all():
+            if remote.engine_id == engine_id:
+                return remote
+        return None
+
+    def _all(self) -> Iterator[Remote]:
+        return iter(list(self._by_name.values()))
+
+    def remove(self, name: str) -> bool:
+        """Forgets an agent; no transfer with it moves anything when this returns.
+
+        What the agent itself does with memory of this one goes on, as it does with NIXL. Returns
+        whether it was known.
+        """
+        with self._lock:
+            remote = self._by_name.pop(name, None)
+        if remote is None:
+            return False
+        remote.removed = True
+        until = time.monotonic() + _REMOVAL_S
+        if not all(request.ends_by(until) for request in list(remote.active)):
+            logger.warning("Agent %s does not answer; the connection to it is cut", name)
+            remote.peer.remove()
+        return True
+
+    def failed(self, remote: Remote, error: Error) -> Exception:
+        """What a failed transfer raises. An agent that is gone is not known any more: it can be
+        added again."""
+        lost = isinstance(error, DeadlineError) and not _connected(remote.peer)
+        if lost or isinstance(error, ConnectionError):
+            with self._lock:
+                if self._by_name.get(remote.name) is remote:
+                    del self._by_name[remote.name]
+            remote.removed = True
+        return translated(error, nixlRemoteDisconnectError if lost else None)
+
+
+def _connected(peer: Peer) -> bool:
+    try:
+        return peer.connected
+    except Error:
+        return False
+
+
+def _pieces(envelope: Envelope, peer: Peer) -> list[Piece]:
+    return [
+        Piece(kind.memory, kind.device, region.address, region.length)
+        for kind, region in zip(envelope.kinds, peer.regions)
+    ]

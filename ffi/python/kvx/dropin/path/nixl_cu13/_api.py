@@ -1,0 +1,8 @@
+"""NIXL's Python API, served by kvx."""
+
+import sys
+
+from kvx.dropin.nixl import api
+
+# One module, by whichever name it is imported.
+sys.modules[__name__] = api

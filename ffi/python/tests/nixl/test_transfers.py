@@ -1,0 +1,198 @@
+"""Transfers as serving engines make them: many, in parallel, to oneself, over and over."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any, Callable
+
+import numpy as np
+import pytest
+from conftest import Agents, Pair, arrived, finished, moved
+
+Pairs = Callable[..., Pair]
+
+
+def blocks(memory: Any, count: int, size: int) -> Any:
+    rows = np.empty((count, 3), np.uint64)
+    rows[:, 0] = memory.address + np.arange(count) * size
+    rows[:, 1], rows[:, 2] = size, 0
+    return rows
+
+
+@pytest.mark.parametrize("op", ["READ", "WRITE"])
+def test_scattered_blocks_land_where_they_belong(make_pair: Pairs, op: str) -> None:
+    count, size = 4096, 512
+    pair = make_pair(count * size)
+    random = np.random.default_rng(3)
+    pair.mine.array[:] = random.integers(0, 256, count * size)
+    pair.theirs.array[:] = random.integers(0, 256, count * size)
+    before = pair.mine.array.copy(), pair.theirs.array.copy()
+    local = pair.one.prep_xfer_dlist("", blocks(pair.mine, count, size), "DRAM")
+    remote = pair.one.prep_xfer_dlist("two", blocks(pair.theirs, count, size), "DRAM")
+    ours, theirs = (random.permutation(count)[: count // 2] for _ in range(2))
+    handle = pair.one.make_prepped_xfer(op, local, ours, remote, theirs)
+    moved(pair.one, handle)
+    mine, far = (array.reshape(count, size) for array in before)
+    if op == "WRITE":
+        far[theirs] = mine[ours]
+    else:
+        mine[ours] = far[theirs]
+    assert (pair.mine.array == mine.ravel()).all()
+    assert (pair.theirs.array == far.ravel()).all()
+
+
+def test_many_regions_serve_one_transfer(agents: Agents) -> None:
+    """A region a layer, as SGLang registers them."""
+    one, two = agents("one"), agents("two")
+    layers, size = 64, 4096
+    mine = [agents.memory(one, size, fill=layer) for layer in range(layers)]
+    theirs = [agents.memory(two, size) for _ in range(layers)]
+    one.add_remote_agent(two.get_agent_metadata())
+    local = one.prep_xfer_dlist("", np.concatenate([m.table((0, size)) for m in mine]), "DRAM")
+    remote = one.prep_xfer_dlist(
+        "two", np.concatenate([m.table((0, size)) for m in theirs]), "DRAM"
+    )
+    moved(one, one.make_prepped_xfer("WRITE", local, range(layers), remote, range(layers)))
+    assert all((theirs[layer].array == layer).all() for layer in range(layers))
+
+
+def test_strided_runs_are_what_their_blocks_are(make_pair: Pairs) -> None:
+    pair = make_pair()
+    pair.mine.array[:] = np.arange(pair.mine.size) % 251
+    runs = np.array([(pair.mine.address, 64, 0, 256, 16), (pair.mine.address + 8192, 64, 0, 64, 4)])
+    local = pair.one.prep_xfer_dlist("", runs, "DRAM")
+    runs[:, 0] += pair.theirs.address - pair.mine.address
+    remote = pair.one.prep_xfer_dlist("two", runs, "DRAM")
+    moved(pair.one, pair.one.make_prepped_xfer("WRITE", local, range(20), remote, range(20)))
+    starts = [index * 256 for index in range(16)] + [8192 + index * 64 for index in range(4)]
+    wanted = np.full(pair.theirs.size, 2, np.uint8)
+    for start in starts:
+        wanted[start : start + 64] = pair.mine.array[start : start + 64]
+    assert (pair.theirs.array == wanted).all()
+
+
+def test_transfers_to_oneself_move(agents: Agents) -> None:
+    agent = agents("one")
+    memory = agents.memory(agent, 8192)
+    memory.array[:4096] = 7
+    local = agent.prep_xfer_dlist("", memory.table((0, 4096)), "DRAM")
+    myself = agent.prep_xfer_dlist("one", memory.table((4096, 4096)), "DRAM")
+    moved(agent, agent.make_prepped_xfer("WRITE", local, [0], myself, [0], b"done"))
+    assert (memory.array == 7).all()
+    assert arrived(agent) == {"one": [b"done"]}
+
+
+def test_threads_share_agents(make_pair: Pairs) -> None:
+    threads, rounds, size = 8, 40, 1 << 14
+    pair = make_pair(threads * size)
+    failed: list[BaseException] = []
+
+    def work(index: int) -> None:
+        try:
+            at = index * size
+            places = ((at, size // 2), (at + size // 2, size // 2))
+            local = pair.one.prep_xfer_dlist("", pair.mine.table(*places), "DRAM")
+            remote = pair.one.prep_xfer_dlist("two", pair.theirs.table(*places), "DRAM")
+            for turn in range(rounds):
+                pair.mine.array[at : at + size] = (index + turn) % 256
+                op = "WRITE" if turn % 2 == 0 else "READ"
+                handle = pair.one.make_prepped_xfer(op, local, [1, 0], remote, [1, 0])
+                moved(pair.one, handle)
+                handle.release()
+                assert (pair.mine.array[at : at + size] == pair.theirs.array[at : at + size]).all()
+                own = pair.agents.memory(pair.one, 4096)
+                descs = pair.one.get_reg_descs(own.row(), "DRAM")
+                pair.one.deregister_memory(descs)
+        except BaseException as error:
+            failed.append(error)
+
+    running = [threading.Thread(target=work, args=(index,)) for index in range(threads)]
+    for thread in running:
+        thread.start()
+    for thread in running:
+        thread.join()
+    assert not failed
+
+
+def test_one_of_several_posts_of_a_handle_goes_through(make_pair: Pairs) -> None:
+    pair = make_pair(64 << 20)
+    handle = pair.whole(notif=b"once")
+    active = pair.agents.nixl._bindings.nixlRepostActiveError
+    outcomes: list[str] = []
+    start = threading.Barrier(6)
+
+    def post() -> None:
+        start.wait()
+        try:
+            outcomes.append(pair.one.transfer(handle))
+        except active:
+            outcomes.append("active")
+
+    running = [threading.Thread(target=post) for _ in range(6)]
+    for thread in running:
+        thread.start()
+    for thread in running:
+        thread.join()
+    finished(pair.one, handle)
+    posted = len(outcomes) - outcomes.count("active")
+    assert posted >= 1
+    assert len(arrived(pair.two, posted)["one"]) == posted
+
+
+def test_an_active_transfer_is_not_posted_again(make_pair: Pairs) -> None:
+    pair = make_pair(256 << 20)
+    handle = pair.whole()
+    assert pair.one.transfer(handle) == "PROC"
+    with pytest.raises(pair.agents.nixl._bindings.nixlRepostActiveError):
+        pair.one.transfer(handle)
+    finished(pair.one, handle)
+    assert (pair.theirs.array == 1).all()
+    pair.mine.array[:] = 3
+    moved(pair.one, handle)
+    assert (pair.theirs.array == 3).all()
+
+
+def test_telemetry_measures(make_pair: Pairs) -> None:
+    pair = make_pair(8 << 20, capture_telemetry=True)
+    handle = pair.whole()
+    moved(pair.one, handle)
+    telemetry = pair.one.get_xfer_telemetry(handle)
+    assert (telemetry.totalBytes, telemetry.descCount) == (8 << 20, 8)
+    assert 0 < telemetry.postDuration <= telemetry.xferDuration
+    assert pair.one.estimate_xfer_cost(handle)[0] > 0
+
+
+def test_removal_of_an_agent_ends_its_transfers(make_pair: Pairs) -> None:
+    pair = make_pair(256 << 20)
+    handle = pair.whole("READ")
+    assert pair.one.transfer(handle) == "PROC"
+    pair.one.remove_remote_agent("two")
+    landed = pair.mine.array.copy()
+    assert (landed == 1).any(), "all had landed before"
+    bindings = pair.agents.nixl._bindings
+    with pytest.raises((bindings.nixlCancelledError, bindings.nixlRemoteDisconnectError)):
+        finished(pair.one, handle)
+    assert (pair.mine.array == landed).all()
+    assert not pair.one.check_remote_metadata("two")
+    # The other one goes on as before.
+    assert pair.one.add_remote_agent(pair.two.get_agent_metadata()) == b"two"
+    moved(pair.one, pair.whole("READ"))
+    assert (pair.mine.array == 2).all()
+
+
+def test_a_million_descriptors_are_prepared_as_columns(make_pair: Pairs) -> None:
+    count = 1_400_000
+    pair = make_pair(1 << 20)
+    rows = np.empty((count, 3), np.uint64)
+    rows[:, 0] = pair.mine.address + np.arange(count) % (1 << 19)
+    rows[:, 1], rows[:, 2] = 64, 0
+    local = pair.one.prep_xfer_dlist("NIXL_INIT_AGENT", rows, "DRAM")
+    rows[:, 0] += np.uint64((pair.theirs.address - pair.mine.address) % (1 << 64))
+    remote = pair.one.prep_xfer_dlist("two", rows, "DRAM")
+    last = count - 1
+    pair.mine.array[last % (1 << 19)] = 77
+    moved(pair.one, pair.one.make_prepped_xfer("WRITE", local, [last], remote, [last]))
+    assert pair.theirs.array[last % (1 << 19)] == 77
+    rows[last, 0] += 1 << 21
+    with pytest.raises(pair.agents.nixl._bindings.nixlNotFoundError, match=f"descriptor {last}"):
+        pair.one.prep_xfer_dlist("two", rows, "DRAM")
