@@ -1,5 +1,5 @@
-//! Tools that tests need and machines lack. Failing to get one is a skip, with the reason; the
-//! tests that need it skip for themselves.
+//! Tools and libraries that tests need and machines lack. Failing to get one is a skip, with the
+//! reason; the tests that need it skip for themselves.
 
 use std::process::{Command, Output, Stdio};
 
@@ -38,6 +38,35 @@ pub(crate) fn provide(tool: &str, package: &str) -> Result<(), String> {
     Err(format!("{package} is installed, but {tool} does not start"))
 }
 
+/// Sees that a shared library is there: installs its package where it is not.
+///
+/// # Errors
+/// Why it cannot be had.
+pub(crate) fn provide_library(library: &str, package: &str) -> Result<(), String> {
+    if is_linked(library) {
+        return Ok(());
+    }
+    println!("== tools: installing {package} for {library}");
+    install(package)?;
+    if is_linked(library) {
+        return Ok(());
+    }
+    Err(format!("{package} is installed, but there is no {library}"))
+}
+
+/// Whether the dynamic linker finds a library.
+fn is_linked(library: &str) -> bool {
+    // Not on the PATH of every user.
+    let programs = ["ldconfig", "/sbin/ldconfig"];
+    let mut listings = programs.iter().filter_map(|ldconfig| {
+        Command::new(ldconfig).arg("-p").stdin(Stdio::null()).stderr(Stdio::null()).output().ok()
+    });
+    listings.next().is_some_and(|listing| {
+        let listing = String::from_utf8_lossy(&listing.stdout);
+        listing.lines().any(|line| line.split_whitespace().next() == Some(library))
+    })
+}
+
 fn is_installed(tool: &str) -> bool {
     let mut version = Command::new(tool);
     // `ip -V`, `nft -v`, `valgrind --version`, ...: each takes another's for an error, but starts.
@@ -45,7 +74,11 @@ fn is_installed(tool: &str) -> bool {
     version.status().is_ok()
 }
 
-fn install(package: &str) -> Result<(), String> {
+/// Installs a Debian package, as root.
+///
+/// # Errors
+/// Why it cannot be had.
+pub(crate) fn install(package: &str) -> Result<(), String> {
     if !is_root() {
         return Err(format!("{package} is not installed, and only root can install it"));
     }

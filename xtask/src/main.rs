@@ -9,6 +9,7 @@ mod instructions;
 mod mutations;
 mod python;
 mod report;
+mod serving;
 mod simulate;
 mod test;
 
@@ -19,7 +20,7 @@ use std::process::ExitCode;
 type Chore = fn(&[OsString]) -> ExitCode;
 
 /// The chores by name, each with its help.
-const CHORES: [(&str, Chore, &str); 7] = [
+const CHORES: &[(&str, Chore, &str)] = &[
     ("test", test::run, test::HELP),
     ("python", python::run_alone, python::HELP),
     ("install-c", c_library::run, c_library::HELP),
@@ -27,6 +28,7 @@ const CHORES: [(&str, Chore, &str); 7] = [
     ("mutations", mutations::run, mutations::HELP),
     ("fuzz", fuzz::run, fuzz::HELP),
     ("instructions", instructions::run, instructions::HELP),
+    ("serving", serving::run, serving::HELP),
 ];
 
 fn main() -> ExitCode {

@@ -6,11 +6,13 @@ mod pytest;
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode};
+use std::process::{Command, ExitCode, Stdio};
 
+use crate::install;
 use crate::report::{Report, Suite};
 use crate::test::{target_directory, workspace_root};
 use interpreter::Environment;
+pub(crate) use interpreter::find;
 
 /// The versions that are tested.
 const VERSIONS: [&str; 3] = ["3.9", "3.11", "3.13"];
@@ -39,6 +41,10 @@ pub(crate) fn run_alone(arguments: &[OsString]) -> ExitCode {
     print!("{}", report.summary());
     if report.has_failed() { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }
+
+/// What Mooncake's own library is linked against, and the Debian packages.
+const LINKED: [(&str, &str); 2] =
+    [("libibverbs.so.1", "libibverbs1"), ("libnuma.so.1", "libnuma1")];
 
 /// Builds the wheel, checks the sources, and runs the tests in each Python.
 pub(crate) fn run() -> Vec<Suite> {
@@ -80,20 +86,25 @@ fn requirements() -> String {
     format!("--requirement={}", package().join("requirements-dev.txt").display())
 }
 
-/// Lints and types.
+/// Lints and types: of the package, and of the program that plays serving engines.
 fn check(suite: &mut Suite, tools: &Environment) {
-    let checks: [(&str, &[&str]); 3] = [
-        ("ruff check", &["ruff", "check"]),
-        ("ruff format", &["ruff", "format", "--check"]),
-        ("mypy", &["mypy"]),
+    let serving = workspace_root().join("tests/serving");
+    let examples = "../../examples/serving";
+    let checks: [(&str, &[&str], PathBuf); 6] = [
+        ("ruff check", &["ruff", "check"], package()),
+        ("ruff format", &["ruff", "format", "--check"], package()),
+        ("mypy", &["mypy"], package()),
+        ("ruff check, serving", &["ruff", "check", ".", examples], serving.clone()),
+        ("ruff format, serving", &["ruff", "format", "--check", ".", examples], serving.clone()),
+        ("mypy, serving", &["mypy"], serving),
     ];
     // What the package needs, so that mypy knows its types.
     if let Err(reason) = tools.install(&["numpy".into()]) {
         return suite.skip("mypy", &reason);
     }
-    for (name, arguments) in checks {
+    for (name, arguments, folder) in checks {
         let mut command = tools.module(arguments[0]);
-        command.args(&arguments[1..]).current_dir(package());
+        command.args(&arguments[1..]).current_dir(folder);
         expect(suite, name, &mut command);
     }
 }
@@ -102,17 +113,32 @@ fn check(suite: &mut Suite, tools: &Environment) {
 fn build(suite: &mut Suite, tools: &Environment) -> Option<PathBuf> {
     let wheels = folder().join("wheels");
     let _ = std::fs::remove_dir_all(&wheels);
-    let mut command = tools.module("pip");
-    command.args(["wheel", "--quiet", "--no-deps", "--wheel-dir"]).arg(&wheels).arg(package());
-    command.env("CARGO_TARGET_DIR", target_directory());
-    expect(suite, "wheel", &mut command);
-    let mut found = std::fs::read_dir(&wheels).ok()?.filter_map(|entry| Some(entry.ok()?.path()));
+    expect(suite, "wheel", &mut wheel_command(&tools.python(), &wheels));
+    wheel_in(&wheels)
+}
+
+/// The command by which a Python builds the wheel and leaves it in a folder.
+pub(crate) fn wheel_command(python: &Path, wheels: &Path) -> Command {
+    let mut command = Command::new(python);
+    command.args(["-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir"]).arg(wheels);
+    command.arg(package()).env("CARGO_TARGET_DIR", target_directory()).stdin(Stdio::null());
+    command
+}
+
+/// The wheel in a folder.
+pub(crate) fn wheel_in(wheels: &Path) -> Option<PathBuf> {
+    let mut found = std::fs::read_dir(wheels).ok()?.filter_map(|entry| Some(entry.ok()?.path()));
     found.find(|path| path.extension().is_some_and(|extension| extension == "whl"))
 }
 
 /// The Pythons that have the alternatives, by the variable that tells the tests.
 fn alternatives(suite: &mut Suite) -> Vec<(&'static str, PathBuf)> {
     let mut found = Vec::new();
+    for (library, package) in LINKED {
+        if let Err(reason) = install::provide_library(library, package) {
+            suite.skip(package, &reason);
+        }
+    }
     for (name, package, variable) in ALTERNATIVES {
         // NIXL's wheel asks for PyTorch, gigabytes of which its Python code does without.
         let packages = ["numpy".into(), "--no-deps".into(), package.into()];

@@ -54,7 +54,8 @@ impl Suite {
         self.failed.len()
     }
 
-    fn is_empty(&self) -> bool {
+    /// Whether nothing was counted.
+    pub(crate) fn is_empty(&self) -> bool {
         self.passed == 0 && self.failed.is_empty() && self.skipped.is_empty()
     }
 }

@@ -84,7 +84,7 @@ impl Environment {
 }
 
 /// An interpreter of this version: on the path, or one of pyenv's.
-fn find(version: &str) -> Option<PathBuf> {
+pub(crate) fn find(version: &str) -> Option<PathBuf> {
     let named = PathBuf::from(format!("python{version}"));
     let home = std::env::var_os("HOME").unwrap_or_default();
     let pyenv = std::env::var_os("PYENV_ROOT")
