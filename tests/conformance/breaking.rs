@@ -1,6 +1,9 @@
 //! Roads that break: what was on its way goes on over the next connection, once, and nothing that
 //! was ended lands with it.
 
+use std::net::{Ipv4Addr, SocketAddr};
+
+use kvx::config::Advertise;
 use kvx::error::{Cause, Fence};
 use kvx::{Config, Engine, PostOptions, Rights, Room, SessionKey, Span, TransferOp};
 use kvx_workers::relay::{Fault, Kind, Relay, Way};
@@ -158,7 +161,10 @@ pub(crate) fn a_write_cancelled_while_the_road_breaks_is_fenced(fabric: &dyn Fab
 }
 
 pub(crate) fn a_read_is_done_though_its_notification_finds_no_road(fabric: &dyn Fabric) {
-    let (relay, a, b) = broken_pair(fabric);
+    // Nobody is where this one says it is: the other cannot dial it, past the relay.
+    let nowhere = SocketAddr::from((Ipv4Addr::LOCALHOST, 1));
+    let (relay, a, b) =
+        broken_pair_with(fabric, |config| config.advertise([Advertise::Socket(nowhere)]));
     let (local, remote) = (Memory::new(&a, LEN, Rights::empty()), Memory::new(&b, LEN, READ_WRITE));
     let peer = add(&a, &b, &[&remote]);
     let read = prepare(&peer, TransferOp::Read, &[&local], &[(span(0, 0, LEN), span(0, 0, LEN))]);
