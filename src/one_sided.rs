@@ -131,7 +131,8 @@ impl Peer {
     }
 
     /// The same peer with the regions of `other`, too, which is the same peer added again: a
-    /// transfer may use any of them. Those of `self` come first, in their order; none comes twice.
+    /// transfer may use any of them. Those of `self` come first, then those of `other`, each in their
+    /// order; what both have comes twice.
     ///
     /// # Errors
     /// `other` is another peer, or another life of it.
@@ -146,8 +147,8 @@ impl Peer {
             let cause: Cause = Invalid::Field { field: "other", why }.into();
             return Err(Error::new(Doing::Prepare, cause).with_peer(other.name()));
         }
-        let more = other.regions().iter().filter(|region| self.regions.get(region.id).is_none());
-        let regions = Arc::new(self.regions().iter().chain(more).cloned().collect());
+        let both = self.regions().iter().chain(other.regions());
+        let regions = Arc::new(both.cloned().collect());
         Ok(Self { regions, ..self.clone() })
     }
 

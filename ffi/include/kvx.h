@@ -530,12 +530,14 @@ kvx_status kvx_peer_name(kvx_peer peer, char *buffer, size_t *len);
 // `id` and `incarnation` are null or point to room for 16 bytes.
 kvx_status kvx_peer_identity(kvx_peer peer, uint8_t (*id)[16], uint8_t (*incarnation)[16]);
 
-// The same peer with the regions of `other`, too, which is the same peer added again: the first
-// one's come first, and none comes twice. All three are handles of their own.
+// The same peer with the regions of `other`, too, which is the same peer added again: first those of
+// `peer`, then those of `other`. All three are handles of their own.
 //
 // # Safety
 // `joined` points to room for a handle.
-kvx_status kvx_peer_join(kvx_peer peer, kvx_peer other, kvx_peer *joined);
+kvx_status kvx_peer_join(kvx_peer peer,
+                         kvx_peer other,
+                         kvx_peer *joined);
 
 // The number of the peer's regions: those that its metadata listed, or that it published when
 // kvx_peer_published() asked.

@@ -153,8 +153,8 @@ pub unsafe extern "C" fn kvx_peer_identity(
     })
 }
 
-/// The same peer with the regions of `other`, too, which is the same peer added again: the first
-/// one's come first, and none comes twice. All three are handles of their own.
+/// The same peer with the regions of `other`, too, which is the same peer added again: first those of
+/// `peer`, then those of `other`. All three are handles of their own.
 ///
 /// # Safety
 /// `joined` points to room for a handle.

@@ -82,7 +82,7 @@ class Peer(Handle):
     def joined(self, other: Peer) -> Peer:
         """This peer with the regions of `other`, too, which is the same peer added again.
 
-        A transfer may use any of them. Those of this one come first; none comes twice.
+        A transfer may use any of them. Those of this one come first, then those of `other`.
 
         Raises:
             InvalidError: another peer, or another life of it.

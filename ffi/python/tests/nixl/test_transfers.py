@@ -7,7 +7,7 @@ from typing import Any, Callable
 
 import numpy as np
 import pytest
-from conftest import Agents, Pair, arrived, finished, moved
+from nixl_agents import Agents, Pair, arrived, finished, moved
 
 Pairs = Callable[..., Pair]
 

@@ -10,7 +10,7 @@ from kvx import BusyError, Engine, Operation, Peer
 from kvx.dropin.nixl.errors import failure, nixlNotFoundError, translated
 from kvx.dropin.nixl.letters import opened
 from kvx.dropin.nixl.log import get_logger
-from kvx.dropin.nixl.remotes import Remotes
+from kvx.dropin.nixl.remotes import Remote, Remotes
 
 logger = get_logger("kvx")
 
@@ -24,8 +24,8 @@ class Inbox:
         self._myself = myself
         self._remotes = remotes
         self._lock = threading.Lock()
-        # Not known yet to have arrived: (operation, agent).
-        self._sent: deque[tuple[Operation[None], str]] = deque()
+        # Not known yet to have arrived, and to whom.
+        self._sent: deque[tuple[Operation[None], Remote]] = deque()
 
     def take(self, into: dict[str, list[bytes]]) -> None:
         """Adds what has come, in its order, by the names of who sent it."""
@@ -81,19 +81,20 @@ class Inbox:
                 sent = _sent(peer, letter)
         except kvx.Error as error:
             raise (self._remotes.failed(remote, error) if remote else translated(error)) from error
-        if sent is not None:
+        if sent is not None and remote is not None:
             with self._lock:
-                self._sent.append((sent, agent))
+                self._sent.append((sent, remote))
 
     def _look(self) -> None:
         """Says which of those sent before were lost: who sent them cannot be told any more."""
         with self._lock:
             while self._sent and self._sent[0][0].done:
-                sent, agent = self._sent.popleft()
+                sent, remote = self._sent.popleft()
                 try:
                     sent.result()
                 except kvx.Error as error:
-                    logger.warning("A notification to %s was lost: %s", agent, error)
+                    lost = self._remotes.failed(remote, error)
+                    logger.warning("A notification to %s was lost: %s", remote.name, lost)
 
 
 def _sent(peer: Peer, letter: bytes) -> Operation[None] | None:

@@ -23,10 +23,11 @@ class Piece(NamedTuple):
 
 
 class Found(NamedTuple):
-    """Where descriptors lie: columns of piece and offset."""
+    """Where descriptors lie: columns of piece and offset, and whether a piece holds each at all."""
 
     piece: NDArray[np.uint32]
     offset: NDArray[np.uint64]
+    held: NDArray[np.bool_]
 
 
 class Places:
@@ -38,7 +39,6 @@ class Places:
             # Nothing lies in a piece of no length.
             if piece.length:
                 by_device.setdefault((piece.kind, piece.device), []).append(index)
-        self._kinds = frozenset(kind for kind, _ in by_device)
         self._shelves = {key: _Shelf(pieces, indices) for key, indices in by_device.items()}
 
     def find(self, kind: nixl_mem_t, table: Table, whose: str) -> Found:
@@ -47,36 +47,46 @@ class Places:
         Raises:
             nixlNotFoundError: a row lies in none, or not wholly in one.
         """
+        found = self.look(kind, table)
+        if not found.held.all():
+            raise missing(kind, table, found.held, whose)
+        return found
+
+    def look(self, kind: nixl_mem_t, table: Table) -> Found:
+        """The piece that holds each row, of those that one holds."""
         devices = table[:, 2]
         first = int(devices[0]) if len(devices) else 0
         if len(devices) == 0 or bool((devices == first).all()):
-            piece, offset, good = self._on(kind, first, table)
-        else:
-            piece = np.zeros(len(table), np.uint32)
-            offset = np.zeros(len(table), np.uint64)
-            good = np.zeros(len(table), np.bool_)
-            for device in np.unique(devices):
-                rows = np.flatnonzero(devices == device)
-                piece[rows], offset[rows], good[rows] = self._on(kind, int(device), table[rows])
-        if not good.all():
-            at = int(np.argmin(good))
-            address, length, device = (int(value) for value in table[at])
-            raise failure(
-                nixlNotFoundError,
-                f"descriptor {at}: {length} bytes at {address:#x} of {kind.name}, device {device}, "
-                f"lie in no memory that {whose} registered",
-            )
-        return Found(piece, offset)
+            return self._on(kind, first, table)
+        found = Found(
+            np.zeros(len(table), np.uint32),
+            np.zeros(len(table), np.uint64),
+            np.zeros(len(table), np.bool_),
+        )
+        for device in np.unique(devices):
+            rows = np.flatnonzero(devices == device)
+            for column, part in zip(found, self._on(kind, int(device), table[rows])):
+                column[rows] = part
+        return found
 
-    def _on(
-        self, kind: nixl_mem_t, device: int, table: Table
-    ) -> tuple[NDArray[np.uint32], NDArray[np.uint64], NDArray[np.bool_]]:
+    def _on(self, kind: nixl_mem_t, device: int, table: Table) -> Found:
         shelf = self._shelves.get((kind, device))
-        if shelf is None:
-            count = len(table)
-            none = np.zeros(count, np.uint32), np.zeros(count, np.uint64)
-            return (*none, np.zeros(count, np.bool_))
-        return shelf.find(table[:, 0], table[:, 1])
+        if shelf is not None:
+            return shelf.find(table[:, 0], table[:, 1])
+        count = len(table)
+        nowhere = np.zeros(count, np.uint32), np.zeros(count, np.uint64)
+        return Found(*nowhere, np.zeros(count, np.bool_))
+
+
+def missing(kind: nixl_mem_t, table: Table, held: NDArray[np.bool_], whose: str) -> Exception:
+    """What a row raises that nothing holds."""
+    at = int(np.argmin(held))
+    address, length, device = (int(value) for value in table[at])
+    return failure(
+        nixlNotFoundError,
+        f"descriptor {at}: {length} bytes at {address:#x} of {kind.name}, device {device}, "
+        f"lie in no memory that {whose} registered",
+    )
 
 
 class _Shelf:
@@ -99,19 +109,17 @@ class _Shelf:
         self._base = np.array(bases, np.uint64)
         self._end = np.array(ends, np.uint64)
 
-    def find(
-        self, addresses: NDArray[np.uint64], lengths: NDArray[np.uint64]
-    ) -> tuple[NDArray[np.uint32], NDArray[np.uint64], NDArray[np.bool_]]:
+    def find(self, addresses: NDArray[np.uint64], lengths: NDArray[np.uint64]) -> Found:
         if len(self._bases) == 1:
             base, end = self._base[0], self._end[0]
             good = (addresses >= base) & (addresses <= end)
             good &= lengths <= end - np.minimum(addresses, end)
             piece = np.full(len(addresses), self._piece[0], np.uint32)
-            return piece, addresses - base, good
+            return Found(piece, addresses - base, good)
         at = np.searchsorted(self._bases, addresses, side="right").astype(np.int64) - 1
         good = at >= 0
         np.maximum(at, 0, out=at)
         end = self._end[at]
         good &= addresses <= end
         good &= lengths <= end - np.minimum(addresses, end)
-        return self._piece[at], addresses - self._base[at], good
+        return Found(self._piece[at], addresses - self._base[at], good)

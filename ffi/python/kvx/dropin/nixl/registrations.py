@@ -57,9 +57,9 @@ class Registrations:
             nixlNotFoundError: a descriptor that is not exactly one that was registered.
         """
         with self._lock:
-            left = list(self._held)
-            removed = [left.pop(_position(left, piece)) for piece in _pieces(descs)]
-            self._held = left
+            removed = self.chosen(descs)
+            gone = set(map(id, removed))
+            self._held = [held for held in self._held if id(held) not in gone]
             self._known = None
         with in_nixls_words():
             _deregister(removed)
@@ -70,8 +70,20 @@ class Registrations:
         Raises:
             nixlNotFoundError: a descriptor that is not exactly one that is registered.
         """
-        held = self._held
-        return [held[_position(held, piece)] for piece in _pieces(descs)]
+        by_piece: dict[Piece, list[Registration]] = {}
+        for registration in reversed(self._held):
+            by_piece.setdefault(registration.piece, []).append(registration)
+        found = []
+        for piece in _pieces(descs):
+            same = by_piece.get(piece)
+            if not same:
+                raise failure(
+                    nixlNotFoundError,
+                    f"{piece.length} bytes at {piece.address:#x} of {piece.kind.name}, device "
+                    f"{piece.device}, were not registered so",
+                )
+            found.append(same.pop())
+        return found
 
     def all(self) -> list[Registration]:
         """All there are."""
@@ -118,17 +130,6 @@ def _pieces(descs: nixlRegDList) -> list[Piece]:
     return [
         Piece(kind, device, address, length) for address, length, device in descs.table().tolist()
     ]
-
-
-def _position(held: list[Registration], piece: Piece) -> int:
-    for index, registration in enumerate(held):
-        if registration.piece == piece:
-            return index
-    raise failure(
-        nixlNotFoundError,
-        f"{piece.length} bytes at {piece.address:#x} of {piece.kind.name}, device {piece.device}, "
-        "were not registered so",
-    )
 
 
 def _deregister(registrations: list[Registration]) -> None:

@@ -7,6 +7,8 @@ import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from kvx import Engine, Peer, Spans
 from kvx.dropin.nixl.descriptors import Table
 from kvx.dropin.nixl.envelope import Envelope
@@ -22,7 +24,7 @@ from kvx.dropin.nixl.errors import (
 )
 from kvx.dropin.nixl.log import get_logger
 from kvx.dropin.nixl.names import nixl_mem_t
-from kvx.dropin.nixl.places import Piece, Places
+from kvx.dropin.nixl.places import Found, Piece, Places, missing
 from kvx.errors import DeadlineError, Error, HandshakeError, InvalidError, PeerRestartedError
 
 if TYPE_CHECKING:
@@ -47,9 +49,10 @@ class Remote:
         self.active: set[Request] = set()
         #: Bytes a microsecond that the last large transfer moved; 0: none did.
         self.rate = 0.0
+        # What its metadata told, the newest first: memory that was registered anew is found there.
+        self._told = [_Told(envelope, peer)]
+        #: With the regions of all that was told, in that order.
         self.peer = peer
-        self._pieces = _pieces(envelope, peer)
-        self._places = Places(self._pieces)
 
     @property
     def engine_id(self) -> bytes:
@@ -58,11 +61,17 @@ class Remote:
 
     def learn(self, envelope: Envelope, peer: Peer) -> None:
         """Takes up what further metadata of the same life tells."""
-        pieces = _pieces(envelope, peer)
-        if not envelope.complete:
-            peer = self.peer.joined(peer)
-            pieces = [*self._pieces, *pieces]
-        self._places, self._pieces, self.peer = Places(pieces), pieces, peer
+        new = _Told(envelope, peer)
+        told, joined = [new], peer
+        try:
+            for old in [] if envelope.complete else self._told:
+                if not set(old.pieces) <= set(new.pieces):
+                    told.append(old)
+                    joined = joined.joined(old.peer)
+        except InvalidError:
+            # The connection that it was known by is over, and what it told went with it.
+            told, joined = [new], peer
+        self._told, self.peer = told, joined
 
     def spans(self, kind: nixl_mem_t, table: Table) -> Spans:
         """Places of its memory.
@@ -70,23 +79,46 @@ class Remote:
         Raises:
             nixlNotFoundError: a row that does not lie in memory that it told of.
         """
-        peer, places = self.peer, self._places
-        found = places.find(kind, table, self.name)
+        peer, found = self.peer, self._find(kind, table)
+        if not found.held.all():
+            raise missing(kind, table, found.held, self.name)
         with in_nixls_words():
             return peer.spans(found.offset, table[:, 1], found.piece)
 
     def has(self, kind: nixl_mem_t, table: Table) -> bool:
         """Whether all rows lie in memory that it told of."""
-        try:
-            self._places.find(kind, table, self.name)
-        except nixlNotFoundError:
-            return False
-        return True
+        return bool(self._find(kind, table).held.all())
+
+    def _find(self, kind: nixl_mem_t, table: Table) -> Found:
+        first, *others = self._told
+        found = first.places.look(kind, table)
+        before = len(first.pieces)
+        for told in others:
+            rows = np.flatnonzero(~found.held)
+            if len(rows) == 0:
+                break
+            older = told.places.look(kind, table[rows])
+            found.piece[rows] = older.piece + np.uint32(before)
+            found.offset[rows], found.held[rows] = older.offset, older.held
+            before += len(told.pieces)
+        return found
 
     def check(self) -> None:
         """Raises nixlNotFoundError if it was removed."""
         if self.removed:
             raise failure(nixlNotFoundError, f"agent {self.name} was removed")
+
+
+class _Told:
+    """What one piece of metadata told."""
+
+    def __init__(self, envelope: Envelope, peer: Peer) -> None:
+        self.peer = peer
+        self.pieces = [
+            Piece(kind.memory, kind.device, region.address, region.length)
+            for kind, region in zip(envelope.kinds, peer.regions)
+        ]
+        self.places = Places(self.pieces)
 
 
 class Remotes:
@@ -199,10 +231,3 @@ def _connected(peer: Peer) -> bool:
         return peer.connected
     except Error:
         return False
-
-
-def _pieces(envelope: Envelope, peer: Peer) -> list[Piece]:
-    return [
-        Piece(kind.memory, kind.device, region.address, region.length)
-        for kind, region in zip(envelope.kinds, peer.regions)
-    ]

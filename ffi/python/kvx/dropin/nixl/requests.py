@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from typing import Callable, NoReturn
@@ -184,8 +185,10 @@ class Request:
     def abandon(self) -> None:
         """Gives it up without waiting: nobody holds its handle any more."""
         transfer = self._transfer
-        if transfer is not None and not transfer.done:
-            transfer.cancel()
+        # The engine may be closed, as the interpreter ends.
+        with contextlib.suppress(Error):
+            if transfer is not None and not transfer.done:
+                transfer.cancel()
         if self._remote is not None:
             self._remote.active.discard(self)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import inspect
 import os
 import socket
 import unicodedata
@@ -41,8 +40,6 @@ def open_engine(agent: str, params: Mapping[str, str]) -> Engine:
         if advertise:
             options["advertise"] = advertise
     name = engine_name(agent)
-    if not _keeps_strangers_out():
-        return Engine(name, **options)
     options["metadata_auth"] = True
     if "KVX_BIND" in environment:
         return Engine(name, **options)
@@ -95,11 +92,6 @@ def captures_telemetry(configured: bool) -> bool:
     if said.lower() in _NO:
         return False
     raise RuntimeError(f"NIXL_TELEMETRY_ENABLE is {said!r}, which is neither yes nor no")
-
-
-def _keeps_strangers_out() -> bool:
-    """Whether engines of this version let in who holds their metadata, and nobody else."""
-    return "metadata_auth" in inspect.signature(Engine).parameters
 
 
 def _log() -> str | None:

@@ -234,6 +234,7 @@ def case_utils(p: Package) -> Seen:
     seen("filled with", lambda: ctypes.string_at(first, 4))
     seen("same", lambda: u.verify_transfer(first, second, 4096))
     ctypes.memset(second, 0, 1)
+    seen("another", lambda: u.verify_transfer(first, second, 4096))
     seen("free", lambda: u.free_passthru(first))
     seen("free the other", lambda: u.free_passthru(second))
     seen("malloc text", lambda: u.malloc_passthru("a"))

@@ -48,7 +48,7 @@ def case_agent_attributes(p: Package) -> Seen:
     seen("backends", lambda: list(agent.backends))
     seen("backend handles", lambda: [type(h).__name__ for h in agent.backends.values()])
     seen("nixl_mems", lambda: {key: str(value) for key, value in agent.nixl_mems.items()})
-    seen("plugin_list", lambda: agent.plugin_list)
+    seen("plugin_list", lambda: sorted(agent.plugin_list))
     seen("agent", lambda: agent.agent)
     return seen
 
@@ -88,7 +88,7 @@ def case_agent_conf(p: Package) -> Seen:
 def case_plugins(p: Package) -> Seen:
     seen = Seen()
     agent = p.agent("a", backends=[])
-    seen("list", agent.get_plugin_list)
+    seen("list", lambda: sorted(agent.get_plugin_list()))
     seen("mems", lambda: agent.get_plugin_mem_types("UCX"))
     seen("params", lambda: agent.get_plugin_params("UCX"))
     seen(

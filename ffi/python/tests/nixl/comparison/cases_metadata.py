@@ -148,6 +148,43 @@ def case_partial(p: Package) -> Seen:
     return seen
 
 
+def case_partial_again(p: Package) -> Seen:
+    """The same parts over and over, and memory that was registered anew."""
+    seen, b = Seen(), p.bindings
+    one, two = p.agent("one"), p.agent("two")
+    mine = p.memory(fill=9)
+    one.register_memory([(mine.address, mine.size, 0, "")], "DRAM")
+    parts = [p.memory(fill=index) for index in range(3)]
+
+    def dlist(memory: Any) -> Any:
+        return b.nixlRegDList(b.DRAM_SEG, [(memory.address, memory.size, 0, "")])
+
+    for memory in parts:
+        two.register_memory(dlist(memory))
+    local = one.prep_xfer_dlist("", mine.table(*[(i * 64, 64) for i in range(3)]), "DRAM")
+
+    def read() -> list[int]:
+        table = np.concatenate([memory.table((64, 64)) for memory in parts])
+        remote = one.prep_xfer_dlist("two", table, "DRAM")
+        moved(one, one.make_prepped_xfer("READ", local, range(3), remote, range(3)))
+        return [int(mine.array[index * 64]) for index in range(3)]
+
+    for order in ((0, 1, 2), (2, 2, 0), (1, 0, 2)):
+        for index in order:
+            one.add_remote_agent(two.get_partial_agent_metadata(dlist(parts[index]), True))
+        seen(f"after {order}", read)
+    two.deregister_memory(dlist(parts[1]))
+    two.register_memory(dlist(parts[1]))
+    seen(
+        "registered anew",
+        lambda: one.add_remote_agent(two.get_partial_agent_metadata(dlist(parts[1]), True)),
+    )
+    seen("read", read)
+    seen("all", lambda: one.add_remote_agent(two.get_agent_metadata()))
+    seen("read all", read)
+    return seen
+
+
 def case_connection(p: Package) -> Seen:
     seen = Seen()
     pair = p.pair()

@@ -1,6 +1,6 @@
 """Runs all cases of one package in processes of their own, and goes on after a crash.
 
-python record.py INTERPRETER OUT.json [--path DIR] [MODULE:CASE ...]
+python nixl_record.py INTERPRETER OUT.json [MODULE:CASE ...] [--path FOLDERS]
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-RUN = Path(__file__).with_name("run.py")
+RUN = Path(__file__).parent / "comparison" / "run.py"
 
 Record = dict[str, dict[str, Any]]
 
