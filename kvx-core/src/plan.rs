@@ -18,7 +18,6 @@ use std::ops::Range;
 
 use crate::error::Invalid;
 use crate::wire::MAX_FRAME_PAYLOAD;
-use runs::Pair;
 
 pub use blocks::{BlockMap, spans_of};
 pub use places::Places;
@@ -73,8 +72,8 @@ impl Plan {
     /// of range. Whether spans lie in their regions, [`Plan::check`] says.
     pub fn pair(local: &Spans, remote: &Spans, options: &PlanOptions) -> Result<Self, Invalid> {
         same("number of spans", local.len() as u64, remote.len() as u64)?;
-        let place = |i: usize| Ok(remote.get(i).place());
-        runs::plan(local.len(), place, |i| pair(local.get(i), remote.get(i), i), options)
+        let (ours, theirs) = (|i| local.get(i), |i| remote.get(i));
+        runs::plan(local.len(), |i| theirs(i).place(), ours, theirs, options)
     }
 
     /// Pairs span `local_indices[i]` of `local` with span `remote_indices[i]` of `remote`: lists
@@ -91,16 +90,16 @@ impl Plan {
     ) -> Result<Self, Invalid> {
         let (left, right) = (local_indices.len(), remote_indices.len());
         same("number of span indices", left as u64, right as u64)?;
-        let chosen = |i: usize| remote.chosen("remote span", remote_indices[i]);
-        let pairs = |i: usize| {
-            let local = local.chosen("local span", local_indices[i])?;
-            pair(local, chosen(i)?, i)
-        };
+        local.have("local span", local_indices)?;
+        remote.have("remote span", remote_indices)?;
+        let ours = |i: usize| local.get(local_indices[i] as usize);
+        let theirs = |i: usize| remote.get(remote_indices[i] as usize);
         if remote.is_ascending() {
             // Their indices have the order of the places, and take no look at the list.
-            return runs::plan(left, |i| Ok((0, u64::from(remote_indices[i]))), pairs, options);
+            let place = |i: usize| (0, u64::from(remote_indices[i]));
+            return runs::plan(left, place, ours, theirs, options);
         }
-        runs::plan(left, |i| chosen(i).map(Span::place), pairs, options)
+        runs::plan(left, |i| theirs(i).place(), ours, theirs, options)
     }
 
     /// The number of runs.
@@ -217,32 +216,6 @@ impl PlanOptions {
         let why = format!("{} is not in 1 to {MAX_FRAME_PAYLOAD} bytes", self.max_run);
         Err(Invalid::Field { field: "max_run", why })
     }
-}
-
-#[inline]
-fn pair(local: Span, remote: Span, index: usize) -> Result<Pair, Invalid> {
-    let ends = |span: Span| span.offset.checked_add(span.len).is_some();
-    if local.len != remote.len || !ends(local) || !ends(remote) {
-        return Err(no_pair(local, remote, index));
-    }
-    Ok(Pair {
-        local: local.region,
-        remote: remote.region,
-        local_offset: local.offset,
-        remote_offset: remote.offset,
-        len: local.len,
-    })
-}
-
-#[cold]
-fn no_pair(local: Span, remote: Span, index: usize) -> Invalid {
-    if local.len != remote.len {
-        let why = format!("pair {index} has {} bytes against {}", local.len, remote.len);
-        return Invalid::Field { field: "spans", why };
-    }
-    // Equal lengths: the later of the two is one without an end.
-    let (offset, len) = (local.offset.max(remote.offset), local.len);
-    Invalid::OutOfBounds { index, offset, len, region_len: u64::MAX }
 }
 
 fn same(what: &'static str, left: u64, right: u64) -> Result<(), Invalid> {

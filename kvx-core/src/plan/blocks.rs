@@ -174,8 +174,8 @@ fn sorted(pools: &[(Pool, Pool)], cells: &Cells, options: &PlanOptions) -> Resul
         return Err(refused(format!("more than {MAX_RUNS} pieces to sort")));
     }
     let pair = |i: usize| in_pools(pools[i / in_pool], cells.get(i % in_pool));
-    let place = |i| Ok((pair(i).remote, pair(i).remote_offset));
-    runs::plan(count, place, |i| Ok(pair(i)), options)
+    let (local, remote) = (|i| pair(i).local(), |i| pair(i).remote());
+    runs::plan(count, |i| remote(i).place(), local, remote, options)
 }
 
 fn in_pools((source, target): (Pool, Pool), cell: Cell) -> Pair {

@@ -203,7 +203,7 @@ impl Cells {
     }
 
     fn in_order(self, merge: bool) -> Result<Self, Invalid> {
-        let Some(order) = order(self.len(), |i| Ok((0, self.target[i])))? else {
+        let Some(order) = order(self.len(), |i| (0, self.target[i]))? else {
             return Ok(self);
         };
         let mut sorted = Self::default();

@@ -7,12 +7,12 @@ use crate::plan::radix;
 /// order. `None` when they are in order as they stand.
 ///
 /// # Errors
-/// What `place` says, or there is no memory.
+/// Too many for a plan, or there is no memory.
 pub(super) fn order(
     count: usize,
-    place: impl Fn(usize) -> Result<(u32, u64), Invalid>,
+    place: impl Fn(usize) -> (u32, u64),
 ) -> Result<Option<Vec<u32>>, Invalid> {
-    let survey = Survey::of(count, &place)?;
+    let survey = Survey::of(count, &place);
     if survey.sorted {
         return Ok(None);
     }
@@ -43,14 +43,12 @@ pub(super) fn order(
 
 fn keys<K>(
     count: usize,
-    place: impl Fn(usize) -> Result<(u32, u64), Invalid>,
+    place: impl Fn(usize) -> (u32, u64),
     key: impl Fn(usize, (u32, u64)) -> K,
 ) -> Result<Vec<K>, Invalid> {
     let mut keys = Vec::new();
     keys.try_reserve_exact(count).map_err(|_| no_memory(count))?;
-    for i in 0..count {
-        keys.push(key(i, place(i)?));
-    }
+    keys.extend((0..count).map(|i| key(i, place(i))));
     Ok(keys)
 }
 
@@ -74,21 +72,18 @@ struct Survey {
 }
 
 impl Survey {
-    fn of(
-        count: usize,
-        place: &impl Fn(usize) -> Result<(u32, u64), Invalid>,
-    ) -> Result<Self, Invalid> {
+    fn of(count: usize, place: &impl Fn(usize) -> (u32, u64)) -> Self {
         let mut survey = Self { sorted: true, region: 0, offsets: 0, align: 0 };
         let mut last = (0, 0);
         for i in 0..count {
-            let (region, offset) = place(i)?;
+            let (region, offset) = place(i);
             survey.sorted &= last <= (region, offset);
             survey.region = survey.region.max(region);
             survey.offsets |= offset;
             last = (region, offset);
         }
         survey.align = survey.offsets.trailing_zeros().min(u64::BITS - 1);
-        Ok(survey)
+        survey
     }
 }
 

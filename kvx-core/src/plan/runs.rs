@@ -2,8 +2,12 @@
 
 use crate::error::Invalid;
 use crate::plan::order::{no_memory, order, refused};
-use crate::plan::{Plan, PlanOptions};
+use crate::plan::{Plan, PlanOptions, Span};
 use crate::wire::MAX_RUNS;
+
+/// Pairs whose spans are looked up together. Lists of spans are larger than caches, and picked from
+/// here and there: in a loop that does nothing else, many are on their way from memory at once.
+const BATCH: usize = 64;
 
 /// A pair of spans of equal length. Either offset plus `len` stays within 64 bits.
 #[derive(Clone, Copy, Default)]
@@ -15,23 +19,34 @@ pub(super) struct Pair {
     pub(super) len: u64,
 }
 
-/// The plan of pairs `0..count` in any order. `place` is a pair's remote region and offset, and is
-/// asked for each of them more than once; `pair` once, after that.
+/// The plan of pairs `0..count` in any order: of each its `local` and its `remote` span, and a
+/// `place` that orders pairs as the places of their remote spans do.
 ///
 /// # Errors
-/// What the two say; options out of range; too many runs, or no memory for them.
+/// Spans that do not pair; options out of range; too many runs, or no memory for them.
 pub(super) fn plan(
     count: usize,
-    place: impl Fn(usize) -> Result<(u32, u64), Invalid>,
-    pair: impl Fn(usize) -> Result<Pair, Invalid>,
+    place: impl Fn(usize) -> (u32, u64),
+    local: impl Fn(usize) -> Span,
+    remote: impl Fn(usize) -> Span,
     options: &PlanOptions,
 ) -> Result<Plan, Invalid> {
     let mut runs = Runs::new(options)?;
     // One allocation a column instead of many; what merging saves is never touched.
     runs.make_room((count as u64).min(u64::from(MAX_RUNS)))?;
-    match order(count, place)? {
-        None => (0..count).try_for_each(|i| runs.push(pair(i)?))?,
-        Some(order) => order.into_iter().try_for_each(|i| runs.push(pair(i as usize)?))?,
+    let Some(order) = order(count, place)? else {
+        for i in 0..count {
+            runs.push(Pair::of(local(i), remote(i), i)?)?;
+        }
+        return runs.finish();
+    };
+    let (mut ours, mut theirs) = ([Span::default(); BATCH], [Span::default(); BATCH]);
+    for batch in order.chunks(BATCH) {
+        ours.iter_mut().zip(batch).for_each(|(span, i)| *span = local(*i as usize));
+        theirs.iter_mut().zip(batch).for_each(|(span, i)| *span = remote(*i as usize));
+        for ((ours, theirs), i) in ours.iter().zip(&theirs).zip(batch) {
+            runs.push(Pair::of(*ours, *theirs, *i as usize)?)?;
+        }
     }
     runs.finish()
 }
@@ -116,6 +131,30 @@ impl Runs {
 }
 
 impl Pair {
+    /// Pair `index` of a transfer.
+    #[inline]
+    fn of(local: Span, remote: Span, index: usize) -> Result<Self, Invalid> {
+        let ends = |span: Span| span.offset.checked_add(span.len).is_some();
+        if local.len != remote.len || !ends(local) || !ends(remote) {
+            return Err(no_pair(local, remote, index));
+        }
+        Ok(Self {
+            local: local.region,
+            remote: remote.region,
+            local_offset: local.offset,
+            remote_offset: remote.offset,
+            len: local.len,
+        })
+    }
+
+    pub(super) fn local(&self) -> Span {
+        Span { region: self.local, offset: self.local_offset, len: self.len }
+    }
+
+    pub(super) fn remote(&self) -> Span {
+        Span { region: self.remote, offset: self.remote_offset, len: self.len }
+    }
+
     fn continues_with(&self, next: &Self) -> bool {
         self.len > 0
             && self.local == next.local
@@ -123,4 +162,15 @@ impl Pair {
             && self.local_offset + self.len == next.local_offset
             && self.remote_offset + self.len == next.remote_offset
     }
+}
+
+#[cold]
+fn no_pair(local: Span, remote: Span, index: usize) -> Invalid {
+    if local.len != remote.len {
+        let why = format!("pair {index} has {} bytes against {}", local.len, remote.len);
+        return Invalid::Field { field: "spans", why };
+    }
+    // Equal lengths: the later of the two is one without an end.
+    let (offset, len) = (local.offset.max(remote.offset), local.len);
+    Invalid::OutOfBounds { index, offset, len, region_len: u64::MAX }
 }

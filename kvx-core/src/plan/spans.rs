@@ -6,7 +6,7 @@ use crate::error::Invalid;
 use crate::plan::order::no_memory;
 
 /// A run of bytes in a region that is named by its index in a list given beside.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Span {
     /// Index into the list of regions.
     pub region: u32,
@@ -100,12 +100,18 @@ impl Spans {
         self.ascending
     }
 
-    /// Span `index`, which a caller chose.
-    #[inline]
-    pub(super) fn chosen(&self, what: &'static str, index: u32) -> Result<Span, Invalid> {
-        let len = self.len() as u64;
-        let chosen = self.spans.get(index as usize).copied();
-        chosen.ok_or(Invalid::Index { what, index: u64::from(index), len })
+    /// Whether there is a span of every index that a caller chose; `what` names the list.
+    ///
+    /// # Errors
+    /// The first one there is not.
+    pub(super) fn have(&self, what: &'static str, indices: &[u32]) -> Result<(), Invalid> {
+        let beyond = |index: u32| index as usize >= self.len();
+        // Nearly always none is: the highest is found faster than the first.
+        if !indices.iter().copied().max().is_some_and(beyond) {
+            return Ok(());
+        }
+        let first = indices.iter().copied().find(|index| beyond(*index)).unwrap_or_default();
+        Err(Invalid::Index { what, index: u64::from(first), len: self.len() as u64 })
     }
 }
 
