@@ -2,11 +2,11 @@
  * The C interface of kvx. Made from the sources in ffi/src by its test `header`; not to be
  * changed by hand.
  *
- * Every function returns a kvx_status; results go through pointers, which are written only on
- * success. What went wrong, kvx_error_message() tells. Handles are numbers that are never used
- * twice: one that was released or made up is KVX_UNKNOWN_HANDLE. What a pointer argument refers
- * to is copied before the function returns. Any thread may call any function at any time; in a
- * forked child each is KVX_FORKED.
+ * Every function returns a kvx_status, but kvx_error_message() and kvx_version(); results go
+ * through pointers, which are written only on success. What went wrong, kvx_error_message()
+ * tells. Handles are numbers that are never used twice: one that was released or made up is
+ * KVX_UNKNOWN_HANDLE. What a pointer argument refers to is copied before the function returns.
+ * Any thread may call any function at any time; in a forked child each is KVX_FORKED.
  */
 
 
@@ -702,6 +702,9 @@ kvx_status kvx_operation_payload(kvx_operation operation, uint8_t *buffer, size_
 // What the calling thread's last failed call failed with, in English. Never null; valid until the
 // thread's next call of a kvx function fails.
 const char *kvx_error_message(void);
+
+// The version of the library, such as "1.2.3". Never null; valid for ever.
+const char *kvx_version(void);
 
 // A list of spans in own memory: span i is `lens[i]` bytes from `offsets[i]` on in
 // `regions[region[i]]`. The columns are copied. The list keeps no region registered.

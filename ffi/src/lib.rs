@@ -4,7 +4,8 @@
 //! # What every function keeps to
 //! - It returns a [`kvx_status`](status::kvx_status); results go through pointers, which are
 //!   written only on success. What went wrong, [`kvx_error_message`](status::kvx_error_message)
-//!   tells, in words that name the operation, the peer and the cause.
+//!   tells, in words that name the operation, the peer and the cause. That one and
+//!   [`kvx_version`](status::kvx_version) return text.
 //! - Handles are numbers that are never used twice: one that was released, or was made up, or
 //!   stands for something else is `KVX_UNKNOWN_HANDLE`, never a crash.
 //! - What a pointer argument refers to is copied before the function returns.

@@ -132,6 +132,13 @@ pub extern "C" fn kvx_error_message() -> *const c_char {
     message.ok().and_then(Result::ok).unwrap_or(c"".as_ptr())
 }
 
+/// The version of the library, such as "1.2.3". Never null; valid for ever.
+#[unsafe(no_mangle)]
+pub extern "C" fn kvx_version() -> *const c_char {
+    const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), "\0");
+    VERSION.as_ptr().cast()
+}
+
 /// Does what a function of the interface does, as the interface does everything: not in a forked
 /// child, without letting a panic out, and with the message of a failure kept for the thread.
 pub(crate) fn call(f: impl FnOnce() -> Result<kvx_status, Failure>) -> kvx_status {

@@ -23,6 +23,7 @@ type Chore = fn(&[OsString]) -> ExitCode;
 const CHORES: &[(&str, Chore, &str)] = &[
     ("test", test::run, test::HELP),
     ("python", python::run_alone, python::HELP),
+    ("wheel", python::release::run, python::release::HELP),
     ("install-c", c_library::run, c_library::HELP),
     ("simulate", simulate::run, simulate::HELP),
     ("mutations", mutations::run, mutations::HELP),

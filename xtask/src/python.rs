@@ -3,10 +3,12 @@
 
 mod interpreter;
 mod pytest;
+pub(crate) mod release;
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
+use std::thread;
 
 use crate::install;
 use crate::report::{Report, Suite};
@@ -62,10 +64,20 @@ pub(crate) fn run() -> Vec<Suite> {
     };
     if let Some(wheel) = wheel {
         let alternatives = alternatives(&mut checks);
-        for version in VERSIONS {
-            let known = if version == MAIN { &alternatives[..] } else { &[] };
-            suites.push(tested(version, &wheel, known));
-        }
+        // Mostly, tests wait: for deadlines, for processes.
+        thread::scope(|scope| {
+            let (wheel, alternatives) = (&wheel, &alternatives[..]);
+            let runs = VERSIONS.map(|version| {
+                let alternatives = (version == MAIN).then_some(alternatives);
+                scope.spawn(move || tested(version, wheel, alternatives))
+            });
+            for run in runs {
+                match run.join() {
+                    Ok(suite) => suites.push(suite),
+                    Err(_) => checks.fail("a Python's tests", "what runs them panicked"),
+                }
+            }
+        });
         alone(&mut checks);
     }
     suites.insert(0, checks);
@@ -151,7 +163,7 @@ fn alternatives(suite: &mut Suite) -> Vec<(&'static str, PathBuf)> {
 }
 
 /// The package's tests in one Python.
-fn tested(version: &str, wheel: &Path, alternatives: &[(&str, PathBuf)]) -> Suite {
+fn tested(version: &str, wheel: &Path, alternatives: Option<&[(&str, PathBuf)]>) -> Suite {
     let mut suite = Suite::new(&format!("python {version}"));
     let packages = [wheel.display().to_string(), requirements_of_tests()];
     match Environment::fresh(version, version, &packages) {

@@ -20,7 +20,7 @@ pub(crate) const HELP: &str = "\
   serving [SCENARIO...] [--engine kvx|real] [--list]
           Install vLLM and SGLang (14 GB in $XDG_CACHE_HOME/kvx/serving, once), make a tiny model,
           and see that prefill and decode servers with kvx between them answer as one server that
-          does both; all scenarios, or those named (half an hour for all). `--engine real` plays
+          does both; all scenarios, or those named (8 to 30 minutes for all). `--engine real` plays
           them with NIXL and Mooncake themselves, to tell whose a failure is.
           `--list` shows the scenarios.
 ";
@@ -131,6 +131,9 @@ fn play(environment: Environment, wish: &Wish) -> Vec<Suite> {
         }
     };
     suite.passed += 1;
+    if !wish.real {
+        tensors(&mut suite, &installed.python);
+    }
     let mut suites = vec![suite];
     suites.extend(drive(&installed, environment, &scenarios, wish.real));
     suites
@@ -152,6 +155,18 @@ fn prepare(environment: Environment, real: bool) -> Result<Installed, String> {
     }
     let model = install::model(&python)?;
     Ok(Installed { python, model })
+}
+
+/// PyTorch is here, which the package's own tests do without.
+fn tensors(suite: &mut Suite, python: &Path) {
+    const TEST: &str = "examples/python/tensors.py";
+    println!("\n== serving: {TEST}");
+    let mut example = Command::new(python);
+    match example.arg(workspace_root().join(TEST)).stdin(Stdio::null()).status() {
+        Ok(status) if status.success() => suite.passed += 1,
+        Ok(status) => suite.fail(TEST, &status.to_string()),
+        Err(error) => suite.fail(TEST, &format!("does not start: {error}")),
+    }
 }
 
 /// Runs the program that plays them, and counts what it prints.

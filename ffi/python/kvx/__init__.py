@@ -11,6 +11,7 @@ What takes time is an `Operation`: `await` it, `wait()` for it, or look at it. E
 deadline. Calls into the library let other Python threads run meanwhile.
 """
 
+from kvx._call import version as _version
 from kvx.directory import Entry, Rank
 from kvx.engine import Engine
 from kvx.errors import (
@@ -50,6 +51,9 @@ from kvx.operation import Operation, Report, Transfer
 from kvx.peer import Peer, RemoteRegion
 from kvx.session import Attention, DType, Granted, KvPool, Layout, Receiver, Sender, SessionKey
 from kvx.transfer import Op, Prepared, Spans, prepare
+
+#: The version of the package and of its library.
+__version__ = _version()
 
 __all__ = [
     "AbortedError",

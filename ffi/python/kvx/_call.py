@@ -15,6 +15,11 @@ _OK = int(Status.OK)
 _PENDING = int(Status.PENDING)
 
 
+def version() -> str:
+    """The library's version."""
+    return str(ffi.string(lib.kvx_version()).decode("ascii"))
+
+
 def failure(status: int) -> Error:
     """What this thread's last call has failed with."""
     message = ffi.string(lib.kvx_error_message()).decode("utf-8", "replace")

@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,10 @@ def test_statuses_are_those_of_the_library() -> None:
     assert named == {name: found[name] for name in named}
     statuses = {name for name, value in found.items() if isinstance(value, int) and value < 0}
     assert statuses <= set(named)
+
+
+def test_the_package_has_the_version_of_its_library() -> None:
+    assert kvx.__version__ == metadata.version("kvx")
 
 
 def test_each_failure_has_a_class_of_its_own() -> None:

@@ -2,6 +2,7 @@
 #include "kvx.h"
 
 int main() {
+  if (kvx_version()[0] == '\0') return 3;
   kvx_engine_options options = {};
   options.size = sizeof options;
   options.ignore_environment = 1;

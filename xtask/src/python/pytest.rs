@@ -10,32 +10,46 @@ use crate::report::Suite;
 /// Folders of tests that are run apart: what they import would stand in each other's way.
 const APART: [&str; 3] = ["dropin", "mooncake", "nixl"];
 
-/// Runs all tests of the package in an environment that has it installed.
-pub(super) fn run(suite: &mut Suite, environment: &Environment, variables: &[(&str, PathBuf)]) {
+/// Runs the tests of the package in an environment that has it installed. `alternatives` are what
+/// the drop-ins are compared with, by the variable that tells the tests; without any, what is asked
+/// of them is no part of the tests.
+pub(super) fn run(
+    suite: &mut Suite,
+    environment: &Environment,
+    alternatives: Option<&[(&str, PathBuf)]>,
+) {
     let others = APART.map(|folder| format!("--ignore={folder}"));
-    run_some(suite, environment, variables, &others.each_ref().map(String::as_str));
+    run_some(suite, environment, alternatives, &others.each_ref().map(String::as_str));
     for folder in APART {
-        run_some(suite, environment, variables, &[folder]);
+        run_some(suite, environment, alternatives, &[folder]);
     }
 }
 
 fn run_some(
     suite: &mut Suite,
     environment: &Environment,
-    variables: &[(&str, PathBuf)],
+    alternatives: Option<&[(&str, PathBuf)]>,
     which: &[&str],
 ) {
-    println!("\n== {}: {}", suite.name, which.join(" "));
     let before = suite.failures();
-    let log = folder().join("tests.log");
+    let log = folder().join(format!("{}.log", suite.name));
     let _ = std::fs::remove_file(&log);
     let mut command = environment.module("pytest");
     command.args(["--quiet", "--color=no"]).args(which).env("KVX_TEST_LOG", &log);
+    match alternatives {
+        Some(variables) => command.envs(variables.iter().cloned()),
+        None => command.args(["-m", "not alternative"]),
+    };
     // Elsewhere than in the package's folder, lest Python imports the sources.
-    command.envs(variables.iter().cloned()).current_dir(package().join("tests"));
-    let status = command.status();
+    let output = command.current_dir(package().join("tests")).output();
     count(suite, &std::fs::read_to_string(&log).unwrap_or_default());
-    match status {
+    if let Ok(output) = &output {
+        let [said, complained] =
+            [&output.stdout, &output.stderr].map(|o| String::from_utf8_lossy(o));
+        // At once: others run beside it.
+        println!("\n== {}: {}\n{said}{complained}", suite.name, which.join(" "));
+    }
+    match output.map(|output| output.status) {
         Ok(status) if status.success() => {}
         // Said by test already.
         Ok(_) if suite.failures() > before => {}

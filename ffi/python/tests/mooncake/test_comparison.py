@@ -23,6 +23,7 @@ def test_the_drop_in_answers_as_mooncake_but_for_the_differences(
     assert notes == expected(case)[1]
 
 
+@pytest.mark.alternative
 @pytest.mark.parametrize("case", CASES)
 def test_mooncake_answers_as_recorded(case: str, theirs: Implementation) -> None:
     notes = played(case, theirs)

@@ -70,6 +70,7 @@ def test_without_an_installed_package_there_is_the_engine_alone() -> None:
     assert said(code, FOLDER) == "False False"
 
 
+@pytest.mark.alternative
 def test_the_real_packages_modules_resolve(theirs: Implementation) -> None:
     """Its pure modules, at least: the interpreter is another, in which kvx need not run."""
     place = said("import mooncake; print(mooncake.__path__[0])", "", python=theirs.python)
