@@ -1,4 +1,4 @@
-//! The `kvx` command: what a person types to see, to measure and soon to check the engine.
+//! The `kvx` command: what a person types to see, to measure and to check the engine.
 //!
 //! It holds no transfer logic; every byte moves through the `kvx` library.
 #![forbid(unsafe_code)]
@@ -8,6 +8,7 @@ mod available;
 mod bench;
 mod clock;
 mod demo;
+mod doctor;
 mod numbers;
 mod text;
 
@@ -35,36 +36,57 @@ enum Command {
     /// One process of a demo, started by `kvx demo`.
     #[command(hide = true)]
     DemoWorker(demo::WorkerArguments),
+    Doctor(doctor::Options),
+    /// The process that tries to read another's memory, started by `kvx doctor`.
+    #[command(hide = true)]
+    DoctorProbe(doctor::ProbeArguments),
 }
 
 fn main() -> ExitCode {
     let Cli { command } = Cli::parse();
-    if let Err(why) = log_to_stderr() {
-        complain(why);
-        return ExitCode::from(2);
-    }
+    let filter = match environment_log_filter() {
+        Ok(filter) => filter,
+        // That the environment makes no sense is among its findings.
+        Err(_) if matches!(command, Command::Doctor(_)) => EnvFilter::new(QUIET),
+        Err(why) => {
+            complain(why);
+            return ExitCode::from(2);
+        }
+    };
+    log_to_stderr(filter);
     match command {
         Command::Bench(options) => bench::run(&options),
         Command::Demo(options) => demo::run(&options),
         Command::DemoWorker(arguments) => demo::work(&arguments),
+        Command::Doctor(options) => doctor::run(&options),
+        Command::DoctorProbe(arguments) => doctor::probe(&arguments),
     }
 }
 
-/// Sends the library's events to stderr: those that `KVX_LOG` names, else warnings and errors, for
-/// this command's own output shall stay readable.
-fn log_to_stderr() -> Result<(), String> {
+/// What is logged where nobody says: this command's own output shall stay readable.
+const QUIET: &str = "warn";
+
+/// The events that `KVX_LOG` names, else warnings and errors.
+fn environment_log_filter() -> Result<EnvFilter, String> {
     let config = Config::from_env().map_err(|error| error.to_string())?;
     let named = config.settings().into_iter().find(|setting| setting.name == "log");
-    let filter = match named {
-        Some(setting) if setting.source != Source::Default => setting.value,
-        _ => "warn".to_owned(),
-    };
-    let parsed = EnvFilter::try_new(&filter)
-        .map_err(|error| format!("KVX_LOG={filter:?}: {error}; expected such as kvx=debug"))?;
+    match named {
+        Some(setting) if setting.source != Source::Default => log_filter(&setting.value),
+        _ => log_filter(QUIET),
+    }
+}
+
+/// The events that a text such as `KVX_LOG` names.
+fn log_filter(filter: &str) -> Result<EnvFilter, String> {
+    let expected = |error| format!("KVX_LOG={filter:?}: {error}; expected such as kvx=debug");
+    EnvFilter::try_new(filter).map_err(expected)
+}
+
+/// Sends these events of the library to stderr.
+fn log_to_stderr(filter: EnvFilter) {
     let colours = std::io::stderr().is_terminal();
-    let subscriber = tracing_subscriber::fmt().with_env_filter(parsed).with_ansi(colours);
+    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colours);
     subscriber.with_writer(std::io::stderr).init();
-    Ok(())
 }
 
 /// Tells a person what went wrong. There is nobody to tell if that fails.
