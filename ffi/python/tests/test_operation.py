@@ -271,6 +271,7 @@ def test_a_stopped_peer_costs_a_deadline_and_nothing_else(make_engine: Make) -> 
         source = engine.register(np.zeros(1 << 16, np.uint8))
         ours, theirs = engine.spans(source, [0], [1 << 16]), peer.spans([0], [1 << 16])
         child.send_signal(signal.SIGSTOP)
+        os.waitid(os.P_PID, child.pid, os.WSTOPPED | os.WNOWAIT)
         with pytest.raises(kvx.DeadlineError, match="stopped"):
             kvx.prepare("READ", ours, theirs).post(deadline=0.5).wait(20)
     finally:

@@ -96,7 +96,7 @@ def test_a_stopped_peer_keeps_nobody_from_the_others(world: World) -> None:
     for peer, place, name in zip((stopped, healthy), far, names):
         assert peer.call("register_memory", place, 8 * MIB) == 0
         assert initiator.call("transfer_sync_write", name, near, place, 8 * MIB) == 0
-    stopped.signal(signal.SIGSTOP)
+    stopped.stop()
     writes = [f"write {number}" for number in range(8)]
     for write in writes:
         initiator.begin(write, "transfer_sync_write", names[0], near, far[0], 8 * MIB)
@@ -110,7 +110,7 @@ def test_a_stopped_peer_keeps_nobody_from_the_others(world: World) -> None:
     assert newcomer.call("register_memory", place, 4096) == 0
     assert initiator.call("transfer_sync_write", name, near, place, 4096) == 0
     assert initiator.join(writes[0], seconds=0) == "under way"
-    stopped.signal(signal.SIGCONT)
+    stopped.go_on()
     assert [initiator.join(write) for write in writes] == [0] * len(writes)
 
 
@@ -120,11 +120,11 @@ def test_a_peer_that_was_never_reached_and_is_stopped_keeps_nobody_from_the_othe
     pair = world.pair()
     stopped = world.worker()
     name = stopped.start()
-    stopped.signal(signal.SIGSTOP)
+    stopped.stop()
     pair.initiator.begin("write", "transfer_sync_write", name, pair.near, pair.far, 10)
     assert_serves(pair)
     assert pair.initiator.join("write", seconds=0) == "under way"
-    stopped.signal(signal.SIGCONT)
+    stopped.go_on()
     # The address is registered with the other target alone.
     assert pair.initiator.join("write") == -1
 
@@ -136,10 +136,10 @@ def test_a_stopped_peer_does_not_answer_a_probe(world: World) -> None:
     names = [known.start(), unknown.start()]
     assert initiator.call("send_probe", names[0]) == 0
     for peer in (known, unknown):
-        peer.signal(signal.SIGSTOP)
+        peer.stop()
     assert [initiator.call("send_probe", name) for name in names] == [-102, -102]
     for peer in (known, unknown):
-        peer.signal(signal.SIGCONT)
+        peer.go_on()
     assert [initiator.call("send_probe", name) for name in names] == [0, 0]
 
 
@@ -154,7 +154,7 @@ def test_a_write_that_failed_on_its_deadline_never_lands(world: World, how: str)
     assert target.call("register_memory", far, length) == 0
     initiator.do("pattern", name="a", seed=1)
     assert initiator.call("transfer_sync_write", name, near, far, length) == 0
-    target.signal(signal.SIGSTOP)
+    target.stop()
     initiator.do("pattern", name="a", seed=2)
     one = (name, near, far, length)
     if how == "alone":
@@ -173,7 +173,7 @@ def test_a_write_that_failed_on_its_deadline_never_lands(world: World, how: str)
         assert code == -2
         assert initiator.call("transfer_check_status", batch) == -2
     assert re.search(r"failed: .*deadline: .* for (4\.9|5)", initiator.log())
-    target.signal(signal.SIGCONT)
+    target.go_on()
     # By the time that this is served, all that was sent before has been dealt with.
     place = target.buffer("c", 4096)
     assert target.call("register_memory", place, 4096) == 0
@@ -273,10 +273,10 @@ def test_unregistering_at_the_target_ends_what_is_under_way(world: World) -> Non
     assert reader.call("transfer_sync_read", name, near, far, 4096) == 0
     reads = [reader.call("batch_transfer_async_read", name, [near], [far], [length])]
     reads += [reader.call("batch_transfer_async_write", name, [near], [far], [length])]
-    reader.signal(signal.SIGSTOP)
+    reader.stop()
     assert target.call("unregister_memory", far) == 0
     target.do("pattern", name="b", seed=1)
-    reader.signal(signal.SIGCONT)
+    reader.go_on()
     for read in reads:
         assert reader.call("get_batch_transfer_status", [read]) in (0, -1)
     assert target.do("check", name="b", seed=1)
@@ -292,13 +292,13 @@ def test_a_write_whose_buffer_is_unregistered_is_over_when_its_target_knows(worl
     assert target.call("register_memory", far, length) == 0
     assert initiator.call("register_memory", near, length) == 0
     assert initiator.call("transfer_sync_write", name, near, far, 4096) == 0
-    target.signal(signal.SIGSTOP)
+    target.stop()
     batch = initiator.call("batch_transfer_async_write", name, [near], [far], [length])
     assert initiator.call("unregister_memory", near) == 0
     # Bytes may lie at the target, where nobody looks at them yet.
     for _ in range(1000):
         assert initiator.call("transfer_check_status", batch) == 0
-    target.signal(signal.SIGCONT)
+    target.go_on()
     assert initiator.call("get_batch_transfer_status", [batch]) == -1
     target.do("pattern", name="b", seed=2)
     other = target.buffer("c", 4096)
@@ -366,7 +366,7 @@ def test_what_was_under_way_with_a_peer_that_was_restarted_fails(world: World) -
     far = target.buffer("b", length)
     assert target.call("register_memory", far, length) == 0
     assert initiator.call("transfer_sync_write", name, near, far, 4096) == 0
-    target.signal(signal.SIGSTOP)
+    target.stop()
     for method in ("transfer_sync_write", "transfer_sync_read"):
         initiator.begin(method, method, name, near, far, length)
     target.signal(signal.SIGKILL)
@@ -398,7 +398,7 @@ def test_a_transfer_that_its_target_does_not_survive_fails(world: World) -> None
     near, far = initiator.buffer("a", length, fill=7), target.buffer("b", length)
     assert target.call("register_memory", far, length) == 0
     assert initiator.call("transfer_sync_write", name, near, far, 4096) == 0
-    target.signal(signal.SIGSTOP)
+    target.stop()
     initiator.begin("write", "transfer_sync_write", name, near, far, length)
     initiator.begin("read", "transfer_sync_read", name, near, far, length)
     target.signal(signal.SIGKILL)
@@ -413,14 +413,14 @@ def test_waiting_takes_no_processor_time(world: World) -> None:
     near, far = initiator.buffer("a", 64 * MIB, fill=7), target.buffer("b", 64 * MIB)
     assert target.call("register_memory", far, 64 * MIB) == 0
     assert initiator.call("transfer_sync_write", name, near, far, 64 * MIB) == 0
-    target.signal(signal.SIGSTOP)
+    target.stop()
     before = initiator.do("cpu")
     for number in range(4):
         initiator.begin(str(number), "transfer_sync_write", name, near, far, 64 * MIB)
     assert [initiator.join(str(number)) for number in range(4)] == [-1] * 4
     # Four threads wait for five seconds each: one that spins would take all of them.
     assert initiator.do("cpu") - before < 2.5
-    target.signal(signal.SIGCONT)
+    target.go_on()
 
 
 def test_off_loopback_a_key_is_required(world: World, tmp_path: Path) -> None:

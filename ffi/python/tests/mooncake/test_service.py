@@ -396,7 +396,7 @@ def test_a_write_that_cannot_have_landed_is_told_at_once_and_others_when_it_is_c
     far = target.buffer("b", 64 * MIB)
     assert target.call("register_memory", far, 64 * MIB) == 0
     assert initiator.call("transfer_sync_write", name, near, far, 4096) == 0
-    target.signal(signal.SIGSTOP)
+    target.stop()
     batch = initiator.call("batch_transfer_async_write", name, [near], [far], [64 * MIB])
     assert batch
     target.signal(signal.SIGKILL)

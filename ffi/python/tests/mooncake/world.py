@@ -117,6 +117,14 @@ class Worker:
         assert code == 0, f"{code}:\n{self.log()}"
         return f"{host}:{self.call('get_rpc_port', engine=engine)}"
 
+    def stop(self) -> None:
+        """Stops it; none of its threads runs any more when this returns."""
+        self.process.send_signal(signal.SIGSTOP)
+        os.waitid(os.P_PID, self.process.pid, os.WSTOPPED | os.WNOWAIT)
+
+    def go_on(self) -> None:
+        self.process.send_signal(signal.SIGCONT)
+
     def signal(self, number: signal.Signals) -> None:
         self.process.send_signal(number)
 
