@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ import kvx
 from kvx.dropin import FOLDER
 from kvx.dropin.mooncake import settings
 from kvx.dropin.mooncake.engine import TransferEngine
+from kvx.dropin.mooncake.peers import _Road
 from kvx.dropin.mooncake.values import TransferNotify, TransferOpcode, decode, encode
 
 MIB = 1 << 20
@@ -104,6 +106,39 @@ def test_threads_that_name_an_unknown_peer_at_once_connect_once(engine: Transfer
     in_threads(16, write)
     assert codes == [0] * 16
     assert np.array_equal(source, target)
+
+
+def test_who_gives_up_connecting_gives_up_for_itself_alone(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MC_HANDSHAKE_CONNECT_TIMEOUT", "1")
+    engine, peer = started(), world.worker()
+    name, source = peer.start(), np.ones(64, np.uint8)
+    far = peer.buffer("b", 64)
+    assert peer.call("register_memory", far, 64) == 0
+    peer.stop()
+    probing, writing = threading.Event(), threading.Event()
+    connect, wait = kvx.Engine.connect, _Road.wait
+
+    def connects(*args: Any) -> Any:
+        probing.set()
+        assert writing.wait(60)
+        return connect(*args)
+
+    def waits(*args: Any) -> Any:
+        writing.set()
+        return wait(*args)
+
+    monkeypatch.setattr(kvx.Engine, "connect", connects)
+    monkeypatch.setattr(_Road, "wait", waits)
+    with ThreadPoolExecutor() as threads:
+        probe = threads.submit(engine.send_probe, name)
+        assert probing.wait(60)
+        # It has 30 s, and waits for the connection of the probe, which has one.
+        write = threads.submit(engine.transfer_sync_write, name, address_of(source), far, 64)
+        assert probe.result() == -102
+        peer.go_on()
+        assert write.result() == 0
 
 
 def test_memory_comes_and_goes_while_others_transfer(engine: TransferEngine) -> None:

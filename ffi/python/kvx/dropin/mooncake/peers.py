@@ -32,7 +32,7 @@ class Peers:
             kvx.Error, OSError: it cannot be reached by then (`time.monotonic()`).
         """
         for _ in range(2):
-            peer = self._road(target, until).wait(until)
+            peer = self._arrival(target, until)
             if peer.connected or self._is_there(target, peer, until):
                 return peer
             self.forget(target, peer)
@@ -82,22 +82,30 @@ class Peers:
             return any(addresses.is_own(place.ip) for place in places)
         return self._own in places
 
-    def _road(self, target: str, until: float) -> _Road:
-        with self._lock:
-            road = self._roads.get(target)
-            if road is not None:
-                return road
-            self._roads[target] = road = _Road(target)
+    def _arrival(self, target: str, until: float) -> kvx.Peer:
+        """The peer that the road leads to, which this thread builds if nobody does."""
+        while True:
+            with self._lock:
+                road = self._roads.get(target)
+                is_new = road is None
+                if road is None:
+                    self._roads[target] = road = _Road(target)
+            peer = self._build(road, target, until) if is_new else road.wait(until)
+            if peer is not None:
+                return peer
+
+    def _build(self, road: _Road, target: str, until: float) -> kvx.Peer:
         try:
-            road.arrive(self._connect(target, until))
+            peer = self._connect(target, until)
         except BaseException as error:
             with self._lock:
                 if self._roads.get(target) is road:
                     del self._roads[target]
             road.fail(error)
             raise
+        road.arrive(peer)
         self._drop_dead(road)
-        return road
+        return peer
 
     def _connect(self, target: str, until: float) -> kvx.Peer:
         if self.is_self(target):
@@ -152,24 +160,30 @@ class _Road:
         self._target = target
         self._settled = threading.Event()
         self._peer: kvx.Peer | None = None
-        self._failure: BaseException | None = None
+        self._failure: Exception | None = None
 
     def arrive(self, peer: kvx.Peer) -> None:
         self._peer = peer
         self._settled.set()
 
     def fail(self, failure: BaseException) -> None:
-        self._failure = failure
+        # What came of one thread's deadline, or of a signal to it, holds for that thread alone.
+        own = (kvx.DeadlineError, kvx.PendingError)
+        if isinstance(failure, (kvx.Error, OSError)) and not isinstance(failure, own):
+            self._failure = failure
         self._settled.set()
 
-    def wait(self, until: float) -> kvx.Peer:
-        settled = self._settled.wait(remaining(until))
-        peer = self._peer
-        if peer is not None:
-            return peer
-        if settled and isinstance(self._failure, (kvx.Error, OSError)):
+    def wait(self, until: float) -> kvx.Peer | None:
+        """The peer; `None` if who was connecting has given up, which says nothing of the peer.
+
+        Raises:
+            kvx.Error, OSError: it cannot be reached, or this thread's own time has come.
+        """
+        if not self._settled.wait(remaining(until)):
+            raise kvx.DeadlineError(f"connect, peer {self._target}: not within its time")
+        if self._failure is not None:
             raise self._failure
-        raise kvx.DeadlineError(f"connect, peer {self._target}: not within its time")
+        return self._peer
 
     def leads_to(self, peer: kvx.Peer) -> bool:
         """Whether it is this life of the peer that it leads to."""
