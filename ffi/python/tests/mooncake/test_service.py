@@ -462,6 +462,43 @@ def test_calls_in_a_forked_child_are_codes() -> None:
     assert engine.send_probe(name) == 0
 
 
+def test_calls_while_another_thread_replaces_the_engine_are_codes(
+    world: World, engine: TransferEngine
+) -> None:
+    pair = world.pair()
+    source, own = np.zeros(MIB, np.uint8), np.zeros(64, np.uint8)
+    one = (pair.name, address_of(source), pair.far, MIB)
+    assert engine.transfer_sync_write(*one) == 0
+    assert engine.register_memory(address_of(own), 64) == 0
+    managed = engine.allocate_managed_buffer(64)
+    pair.target.stop()
+    lists = (pair.name, [address_of(source)], [pair.far], [MIB])
+    batches = [engine.batch_transfer_async_read(*lists) for _ in range(2)]
+    submitted = engine.transfer_submit_write(*one)
+    assert 0 not in (managed, submitted, *batches)
+    # As far as `initialize` has come when the calls find it.
+    service = engine._service
+    assert service is not None
+    service.close()
+    codes = {
+        "status": engine.get_batch_transfer_status(batches[:1]),
+        "looked at": engine.transfer_check_status(batches[1]),
+        "write": engine.transfer_sync_write(*one),
+        "read": engine.batch_transfer_sync_read(*lists),
+        "begun": engine.batch_transfer_async_write(*lists) - 1,
+        "register": engine.register_memory(address_of(source), MIB),
+        "allocate": engine.allocate_managed_buffer(64) - 1,
+        "first": engine.get_first_buffer_address(pair.name) - 1,
+    }
+    assert codes == dict.fromkeys(codes, -1)
+    # Whether it has landed only its deadline tells.
+    assert engine.transfer_check_status(submitted) == 0
+    assert engine.send_probe(pair.name) == -102
+    assert engine.unregister_memory(address_of(own)) == 0
+    assert engine.free_managed_buffer(managed, 64) == 0
+    assert engine.get_notifies() == []
+
+
 def test_who_forks_before_initialize_may_initialize_in_the_child() -> None:
     code = (
         "import os, mooncake.engine as m; e = m.TransferEngine(); child = os.fork(); "

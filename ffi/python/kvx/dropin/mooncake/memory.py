@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import bisect
-import contextlib
 import threading
 from typing import TYPE_CHECKING, Any
 
@@ -58,8 +57,7 @@ class Memory:
             if region is None:
                 return NOT_REGISTERED
             self._forget(region)
-        self._close(region)
-        return OK
+        return self._close(region)
 
     def allocate(self, length: int) -> int:
         """Memory that peers may use; its address, or 0."""
@@ -88,9 +86,8 @@ class Memory:
                 self._forget(region)
         if region is None:
             LOG.warning("free_managed_buffer: %#x was not allocated, or was freed before", address)
-        else:
-            self._close(region)
-        return OK
+            return OK
+        return self._close(region)
 
     def first(self) -> int:
         """The address of what was registered first and still is; 0 if there is nothing."""
@@ -200,10 +197,16 @@ class Memory:
         del self._bases[at], self._ends[at]
 
     @staticmethod
-    def _close(region: kvx.Region) -> None:
-        # The engine may have been closed meanwhile, and the region with it.
-        with contextlib.suppress(kvx.UnknownHandleError):
+    def _close(region: kvx.Region) -> int:
+        try:
             region.deregister()
+        except (kvx.UnknownHandleError, kvx.ShutDownError):
+            # The engine was closed meanwhile, and the region with it.
+            return OK
+        except kvx.Error as error:
+            LOG.error("unregister %#x + %d: %s", region.address, region.length, error)
+            return INVALID
+        return OK
 
 
 class _Published:

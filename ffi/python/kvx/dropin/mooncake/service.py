@@ -51,7 +51,12 @@ class Service:
         """All that has come and was not taken before, in the order in which it came."""
         taken: list[TransferNotify] = []
         while True:
-            notification = self.engine.poll_notification()
+            try:
+                notification = self.engine.poll_notification()
+            except kvx.Error as error:
+                # Closed meanwhile, perhaps.
+                LOG.warning("get_notifies: %s", error)
+                return taken
             if notification is None:
                 return taken
             notify = decode(notification.data)
