@@ -18,6 +18,8 @@ READ = {"$op": "Read"}
 WRITE = {"$op": "Write"}
 UNREGISTERED = 1 << 30
 """From a buffer's address on, where nothing is."""
+LONG = "9" * 5000
+"""A number of more digits than Python reads."""
 
 
 def registering(world: World) -> Notes:
@@ -168,12 +170,14 @@ def peers_that_are_not_there(world: World) -> Notes:
         "nobody, first": a.call("get_first_buffer_address", nobody),
         "unknown": a.call("transfer_sync_write", unknown, near, far, 10),
         "no port": a.call("transfer_sync_write", "127.0.0.1", near, far, 10),
+        "a long port": a.call("transfer_sync_write", "127.0.0.1:" + LONG, near, far, 10),
         "no name": a.call("transfer_sync_write", "", near, far, 10),
         "probe": a.call("send_probe", name),
         "probe by name": a.call("send_probe", peer_server_name=f"localhost:{port}"),
         "probe nobody": a.call("send_probe", nobody),
         "probe unknown": a.call("send_probe", unknown),
         "probe no port": a.call("send_probe", "127.0.0.1"),
+        "probe a long port": a.call("send_probe", "127.0.0.1:" + LONG),
         "probe no name": a.call("send_probe", ""),
         "by the host's name": a.call("transfer_sync_write", f"localhost:{port}", near, far, 10),
     }
@@ -552,6 +556,7 @@ def initializing(world: World) -> Notes:
     worse = ("redis://127.0.0.1:1", "nonsense://x")
     return {
         **{f"host {host}": code(host) for host in (*hosts, *nowhere)},
+        "a long port": code("127.0.0.1:" + LONG),
         **{f"server {server}": code("127.0.0.1", server) for server in (*servers, *worse)},
         **{f"protocol {name}": code("127.0.0.1", protocol=name) for name in ("rdma", "", "efa")},
         "protocol nonsense": code("127.0.0.1", protocol="nonsense"),

@@ -32,6 +32,13 @@ class Whole:
         return 5
 
 
+class Nothing:
+    """None, although it has `__index__`."""
+
+    def __index__(self) -> int:
+        raise RuntimeError("no number")
+
+
 class Items:
     """A sequence of one's own."""
 
@@ -56,12 +63,16 @@ NUMBERS: dict[str, Callable[[], Any]] = {
     "numpy float64": lambda: np.float64(5),
     "numpy float32": lambda: np.float32(5),
     "numpy array": lambda: np.array(5),
+    "2^20000": lambda: 1 << 20000,
+    "numpy float32, infinite": lambda: np.float32("inf"),
     "Decimal": lambda: decimal.Decimal(5),
+    "Decimal, NaN": lambda: decimal.Decimal("NaN"),
     "complex": lambda: 5j,
     "list": lambda: [5],
     "IntEnum": lambda: Number.ONE,
     "__index__": Index,
     "__int__": Whole,
+    "__index__ that raises": Nothing,
     "object": object,
 }
 
@@ -102,7 +113,10 @@ LISTS: dict[str, Callable[[], Any]] = {
     "of None": lambda: [None],
     "of a negative": lambda: [-1],
     "of 2^64": lambda: [1 << 64],
+    "of 2^20000": lambda: [1 << 20000],
     "of a Decimal": lambda: [decimal.Decimal(3)],
+    "of NaN": lambda: [decimal.Decimal("NaN")],
+    "of what raises": lambda: [Nothing()],
     "of True": lambda: [True],
     "of numpy": lambda: [np.uint64(3), np.int64(4)],
     "tuple": lambda: (1,),

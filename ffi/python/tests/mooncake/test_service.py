@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import random
+import resource
 import signal
 import socket
 import subprocess
@@ -355,6 +356,48 @@ def test_deadlines_are_those_of_the_environment(monkeypatch: pytest.MonkeyPatch)
         assert settings.read().transfer_timeout == seconds
     monkeypatch.setenv("KVX_DEADLINE", "2.5")
     assert settings.read().progress_timeout == 2.5
+
+
+def test_deadlines_of_any_length_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MC_TRANSFER_TIMEOUT", "9" * 400)
+    monkeypatch.setenv("MC_HANDSHAKE_CONNECT_TIMEOUT", "9" * 400)
+    engine, peer = started(), started()
+    memory = np.zeros(64, np.uint8)
+    assert peer.register_memory(address_of(memory), 64) == 0
+    assert engine.send_probe(name_of(peer)) == 0
+    assert engine.get_first_buffer_address(name_of(peer)) == address_of(memory)
+    source = np.ones(64, np.uint8)
+    write = (name_of(peer), address_of(source), address_of(memory), 64)
+    assert engine.transfer_sync_write(*write) == 0
+
+
+def test_without_a_descriptor_left_calls_are_codes(engine: TransferEngine) -> None:
+    peer = started()
+    memory = np.zeros(64, np.uint8)
+    base = address_of(memory)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
+    try:
+        said = {
+            "read": engine.read_bytes_from_buffer(base, 64),
+            "written": engine.write_bytes_to_buffer(base, b"abc", 3),
+            "write": engine.transfer_sync_write(name_of(peer), base, base, 64),
+            "to itself": engine.transfer_sync_write(name_of(engine), base, base, 64),
+            "first": engine.get_first_buffer_address(name_of(peer)),
+            "probe": engine.send_probe(name_of(peer)),
+            "initialize": TransferEngine().initialize("127.0.0.1", "P2PHANDSHAKE", "tcp", ""),
+        }
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert said == {
+        "read": b"",
+        "written": -1,
+        "write": -1,
+        "to itself": -1,
+        "first": 0,
+        "probe": -102,
+        "initialize": -1,
+    }
 
 
 def test_the_level_of_the_log_is_that_of_the_environment(world: World) -> None:

@@ -40,7 +40,8 @@ def split(name: str) -> tuple[str, int | None]:
     elif name.count(":") != 1:
         # Without a port, be it IPv6 or not.
         host, port = name, ""
-    valid = port.isascii() and port.isdigit() and 0 < int(port) < 65536
+    # Python refuses to read numbers of thousands of digits.
+    valid = port.isascii() and port.isdigit() and len(port) <= 5 and 0 < int(port) < 65536
     return host, int(port) if valid else None
 
 
@@ -54,7 +55,7 @@ def resolve(host: str, port: int, ipv6: bool = False) -> list[Endpoint]:
         raise UnresolvedError("an empty name is no host")
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    except (OSError, UnicodeError) as error:
+    except (OSError, ValueError) as error:
         raise UnresolvedError(f"{host}: {error}") from None
     wanted = socket.AF_INET6 if ipv6 else socket.AF_INET
     found.sort(key=lambda entry: entry[0] != wanted)

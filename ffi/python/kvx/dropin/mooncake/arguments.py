@@ -20,14 +20,23 @@ def number(value: object) -> int:
     if isinstance(value, float):
         raise TypeError(f"expected an integer, not {value!r}")
     try:
-        whole = operator.index(value)  # type: ignore[arg-type]
+        whole = _whole(value)
+    except Exception as error:
+        # NaN, infinities, and what a type of the caller's own raises.
+        raise TypeError(f"expected an integer, not {type(value).__name__}: {error}") from None
+    if not 0 <= whole < _LIMIT:
+        # In hexadecimal, which Python writes at any length.
+        raise TypeError(f"{whole:#x} is not in 0 to 2^64 - 1")
+    return whole
+
+
+def _whole(value: object) -> int:
+    try:
+        return operator.index(value)  # type: ignore[arg-type]
     except TypeError:
         if isinstance(value, (str, bytes, bytearray)) or not isinstance(value, SupportsInt):
             raise
-        whole = int(value)
-    if not 0 <= whole < _LIMIT:
-        raise TypeError(f"{whole} is not in 0 to 2^64 - 1")
-    return whole
+        return int(value)
 
 
 def numbers(values: object) -> Column:
@@ -40,7 +49,7 @@ def numbers(values: object) -> Column:
         items = list(values)
     try:
         column = array("Q", items)
-    except (TypeError, OverflowError, ValueError):
+    except Exception:
         # Slower, and knows every kind of number.
         column = array("Q", [number(item) for item in items])
     return np.frombuffer(column, np.uint64) if column else np.empty(0, np.uint64)

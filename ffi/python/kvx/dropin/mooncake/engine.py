@@ -199,12 +199,21 @@ class TransferEngine:
         if size > len(data):
             LOG.error("write_bytes_to_buffer: %d bytes of %d", size, len(data))
             return _FAILED
-        return _OK if raw.write(address, data[:size]) else _FAILED
+        try:
+            written = raw.write(address, data[:size])
+        except OSError as error:
+            LOG.error("write_bytes_to_buffer: %s", error)
+            return _FAILED
+        return _OK if written else _FAILED
 
     def read_bytes_from_buffer(self, source_address: int, length: int, /) -> bytes:
         """The bytes at an address; none where there is no such memory."""
         address, size = number(source_address), number(length)
-        data = raw.read(address, size)
+        try:
+            data = raw.read(address, size)
+        except OSError as error:
+            LOG.error("read_bytes_from_buffer: %s", error)
+            return b""
         if data is None:
             LOG.error("read_bytes_from_buffer: no %d bytes at %#x", size, address)
         return data or b""

@@ -19,7 +19,11 @@ for _name in ("pread", "pwrite"):
 
 
 def read(address: int, length: int) -> bytes | None:
-    """`length` bytes; `None` if they are not there."""
+    """`length` bytes; `None` if they are not there.
+
+    Raises:
+        OSError: the file that they go through cannot be had.
+    """
     pieces: list[bytes] = []
     with _Between() as between:
         for start in range(0, length, _PIECE):
@@ -31,7 +35,11 @@ def read(address: int, length: int) -> bytes | None:
 
 
 def write(address: int, data: bytes) -> bool:
-    """Whether the bytes could be put there; if not, some may be."""
+    """Whether the bytes could be put there; if not, some may be.
+
+    Raises:
+        OSError: as `read` does.
+    """
     with _Between() as between:
         for start in range(0, len(data), _PIECE):
             piece = data[start : start + _PIECE]

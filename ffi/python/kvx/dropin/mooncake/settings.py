@@ -9,6 +9,8 @@ from dataclasses import dataclass
 LOG = logging.getLogger("kvx.dropin.mooncake")
 
 _DEFAULT_PORTS = range(15000, 17001)
+# Seconds: as good as for ever, and the system takes no time of many more.
+_LONGEST = 1_000_000
 _LEVELS = {
     "TRACE": (logging.DEBUG, "kvx=debug"),
     "INFO": (logging.INFO, "kvx=info"),
@@ -60,7 +62,7 @@ def _seconds(name: str, default: int, least: int) -> float:
     if not value:
         return default
     try:
-        return max(int(value), least)
+        return min(max(int(value), least), _LONGEST)
     except ValueError:
         LOG.warning("%s: %s is no number of seconds; %d it is", name, value, default)
         return default
