@@ -6,7 +6,6 @@ from __future__ import annotations
 import os
 import random
 import resource
-import signal
 import socket
 import subprocess
 import sys
@@ -460,28 +459,6 @@ def test_notifications_of_another_kind_are_passed_over(engine: TransferEngine) -
         peer.notify(b"hello").wait()
         peer.notify(encode(TransferNotify("n", "m"))).wait()
         assert [told.name for told in engine.get_notifies()] == ["n"]
-
-
-def test_a_write_that_cannot_have_landed_is_told_at_once_and_others_when_it_is_certain(
-    world: World,
-) -> None:
-    """The target is gone for good: until the deadline its answer is waited for."""
-    initiator = world.worker({"MC_TRANSFER_TIMEOUT": "5"})
-    initiator.start()
-    near = initiator.buffer("a", 64 * MIB)
-    target = world.worker()
-    name = target.start()
-    far = target.buffer("b", 64 * MIB)
-    assert target.call("register_memory", far, 64 * MIB) == 0
-    assert initiator.call("transfer_sync_write", name, near, far, 4096) == 0
-    target.stop()
-    batch = initiator.call("batch_transfer_async_write", name, [near], [far], [64 * MIB])
-    assert batch
-    target.signal(signal.SIGKILL)
-    target.process.wait()
-    assert initiator.call("transfer_check_status", batch) == 0
-    assert initiator.call("transfer_sync_write", name, near, far, 4096) == -1
-    assert initiator.call("get_batch_transfer_status", [batch]) == -1
 
 
 def test_calls_in_a_forked_child_are_codes() -> None:

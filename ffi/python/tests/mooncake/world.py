@@ -157,9 +157,12 @@ class World:
         self._workers.append(worker)
         return worker
 
-    def pair(self, length: int = 1 << 20) -> Pair:
-        """Two workers whose engines listen; the second's buffer `b` is registered."""
-        initiator, target = self.worker(), self.worker()
+    def pair(self, length: int = 1 << 20, environment: Mapping[str, str] | None = None) -> Pair:
+        """Two workers whose engines listen; the second's buffer `b` is registered.
+
+        The environment is the first's.
+        """
+        initiator, target = self.worker(environment), self.worker()
         initiator.start()
         name = target.start()
         near = initiator.buffer("a", length, fill=7)
