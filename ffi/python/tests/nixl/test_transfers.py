@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
+import sys
 import threading
 from typing import Any, Callable
 
 import numpy as np
 import pytest
 from nixl_agents import Agents, Pair, arrived, finished, moved
+
+from kvx.dropin.nixl import remotes
 
 Pairs = Callable[..., Pair]
 
@@ -54,6 +58,41 @@ def test_many_regions_serve_one_transfer(agents: Agents) -> None:
     )
     moved(one, one.make_prepped_xfer("WRITE", local, range(layers), remote, range(layers)))
     assert all((theirs[layer].array == layer).all() for layer in range(layers))
+
+
+def test_metadata_that_comes_meanwhile_moves_no_transfer_to_other_memory(agents: Agents) -> None:
+    one, two = agents("one"), agents("two")
+    mine, wanted, other = agents.memory(one, fill=1), agents.memory(two), agents.memory(two)
+    complete = two.get_agent_metadata()
+    later = agents.memory(two)
+    partial = two.get_partial_agent_metadata(two.get_reg_descs(later.row(), "DRAM"), True)
+    local = one.prep_xfer_dlist("", mine.table((0, 64)), "DRAM")
+    # It comes before each of the lines that a list is prepared by, in turn.
+    for moment in itertools.count(1):
+        one.add_remote_agent(complete)
+        lines = itertools.count(1)
+
+        def line(frame: Any, event: str, _: Any, moment: int = moment, lines: Any = lines) -> Any:
+            if frame.f_code.co_filename != remotes.__file__:
+                return None
+            if event == "line" and next(lines) == moment:
+                one.add_remote_agent(partial)
+            return line
+
+        before = sys.gettrace()
+        sys.settrace(line)
+        try:
+            remote = one.prep_xfer_dlist("two", wanted.table((0, 64)), "DRAM")
+        finally:
+            sys.settrace(before)
+        if next(lines) <= moment:
+            break
+        wanted.array[:] = 0
+        moved(one, one.make_prepped_xfer("WRITE", local, [0], remote, [0]))
+        assert (wanted.array[:64] == 1).all()
+        assert not other.array.any()
+        assert not later.array.any()
+    assert moment > 5
 
 
 def test_strided_runs_are_what_their_blocks_are(make_pair: Pairs) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -49,29 +49,31 @@ class Remote:
         self.active: set[Request] = set()
         #: Bytes a microsecond that the last large transfer moved; 0: none did.
         self.rate = 0.0
-        # What its metadata told, the newest first: memory that was registered anew is found there.
-        self._told = [_Told(envelope, peer)]
-        #: With the regions of all that was told, in that order.
-        self.peer = peer
+        self._known = _Known(peer, (_Told(envelope, peer),))
 
     @property
     def engine_id(self) -> bytes:
         """The id of its engine."""
         return self.identity[:16]
 
+    @property
+    def peer(self) -> Peer:
+        """Its engine."""
+        return self._known.peer
+
     def learn(self, envelope: Envelope, peer: Peer) -> None:
         """Takes up what further metadata of the same life tells."""
         new = _Told(envelope, peer)
         told, joined = [new], peer
         try:
-            for old in [] if envelope.complete else self._told:
+            for old in () if envelope.complete else self._known.told:
                 if not set(old.pieces) <= set(new.pieces):
                     told.append(old)
                     joined = joined.joined(old.peer)
         except InvalidError:
             # The connection that it was known by is over, and what it told went with it.
             told, joined = [new], peer
-        self._told, self.peer = told, joined
+        self._known = _Known(joined, tuple(told))
 
     def spans(self, kind: nixl_mem_t, table: Table) -> Spans:
         """Places of its memory.
@@ -79,18 +81,35 @@ class Remote:
         Raises:
             nixlNotFoundError: a row that does not lie in memory that it told of.
         """
-        peer, found = self.peer, self._find(kind, table)
+        known = self._known
+        found = known.find(kind, table)
         if not found.held.all():
             raise missing(kind, table, found.held, self.name)
         with in_nixls_words():
-            return peer.spans(found.offset, table[:, 1], found.piece)
+            return known.peer.spans(found.offset, table[:, 1], found.piece)
 
     def has(self, kind: nixl_mem_t, table: Table) -> bool:
         """Whether all rows lie in memory that it told of."""
-        return bool(self._find(kind, table).held.all())
+        return bool(self._known.find(kind, table).held.all())
 
-    def _find(self, kind: nixl_mem_t, table: Table) -> Found:
-        first, *others = self._told
+    def check(self) -> None:
+        """Raises nixlNotFoundError if it was removed."""
+        if self.removed:
+            raise failure(nixlNotFoundError, f"agent {self.name} was removed")
+
+
+class _Known(NamedTuple):
+    """What is known of an agent at one moment. Metadata that comes makes another: whoever looks at
+    one has numbers of regions and the peer that they are of."""
+
+    #: With the regions of all that was told, in that order.
+    peer: Peer
+    #: What its metadata told, the newest first: memory that was registered anew is found there.
+    told: tuple[_Told, ...]
+
+    def find(self, kind: nixl_mem_t, table: Table) -> Found:
+        """The region of `peer` that holds each row, of those that one holds."""
+        first, *others = self.told
         found = first.places.look(kind, table)
         before = len(first.pieces)
         for told in others:
@@ -102,11 +121,6 @@ class Remote:
             found.offset[rows], found.held[rows] = older.offset, older.held
             before += len(told.pieces)
         return found
-
-    def check(self) -> None:
-        """Raises nixlNotFoundError if it was removed."""
-        if self.removed:
-            raise failure(nixlNotFoundError, f"agent {self.name} was removed")
 
 
 class _Told:
