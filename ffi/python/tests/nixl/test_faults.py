@@ -225,9 +225,9 @@ def test_a_handle_that_nobody_holds_gives_its_transfer_up(make_pair: Pairs) -> N
     del handle
     gc.collect()
     assert not pair.one.agent._requests
-    until(lambda: request._transfer.done, "the end of the transfer")
+    until(lambda: request.last.transfer.done, "the end of the transfer")
     with pytest.raises(kvx.CancelledError):
-        request._transfer.result()
+        request.last.transfer.result()
 
 
 # Deadlines.

@@ -9,11 +9,13 @@ from typing import Any, Callable
 
 import numpy as np
 import pytest
-from nixl_agents import Agents, Pair, arrived, finished, moved
+from nixl_agents import PATIENCE_S, Agents, Pair, Worker, arrived, finished, moved, until
 
+import kvx
 from kvx.dropin.nixl import remotes
 
 Pairs = Callable[..., Pair]
+Workers = Callable[..., Worker]
 
 
 def blocks(memory: Any, count: int, size: int) -> Any:
@@ -153,29 +155,192 @@ def test_threads_share_agents(make_pair: Pairs) -> None:
     assert not failed
 
 
-def test_one_of_several_posts_of_a_handle_goes_through(make_pair: Pairs) -> None:
-    pair = make_pair(64 << 20)
-    handle = pair.whole(notif=b"once")
-    active = pair.agents.nixl._bindings.nixlRepostActiveError
+def stoppable(agents: Agents, worker: Workers, size: int) -> tuple[Worker, Any, Any]:
+    """A process with agent `two`, agent `one` that is connected to it, and a transfer of `size`
+    bytes from `one` to `two`: it does not end while the process is stopped."""
+    two, one = worker(), agents("one")
+    two.agent("two")
+    _, address = two("memory", size=size)
+    mine = agents.memory(one, size, fill=1)
+    one.add_remote_agent(two.metadata())
+    one.make_connection("two")
+    local = one.get_xfer_descs([(mine.address, size, 0)], "DRAM")
+    remote = one.get_xfer_descs([(address, size, 0)], "DRAM")
+    return two, one, one.initialize_xfer("WRITE", local, remote, "two")
+
+
+def test_one_of_several_posts_of_a_handle_goes_through(agents: Agents, worker: Workers) -> None:
+    two, one, handle = stoppable(agents, worker, 64 << 20)
+    active = agents.nixl._bindings.nixlRepostActiveError
     outcomes: list[str] = []
     start = threading.Barrier(6)
 
     def post() -> None:
         start.wait()
         try:
-            outcomes.append(pair.one.transfer(handle))
+            outcomes.append(one.transfer(handle, b"once"))
         except active:
             outcomes.append("active")
 
+    two.stop()
     running = [threading.Thread(target=post) for _ in range(6)]
     for thread in running:
         thread.start()
     for thread in running:
         thread.join()
+    assert sorted(outcomes) == ["PROC"] + ["active"] * 5
+    two.go_on()
+    finished(one, handle)
+    one.send_notif("two", b"after it")
+    assert two("notifs", count=2) == {"one": ["once", "after it"]}
+
+
+def test_a_look_at_one_post_says_nothing_of_the_next(
+    agents: Agents, worker: Workers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    two, one, handle = stoppable(agents, worker, 64 << 20)
+    assert one.transfer(handle) in ("DONE", "PROC")
+    until(lambda: one.agent._requests[handle._handle].last.transfer.done, "the end")
+    looks, posted = threading.Event(), threading.Event()
+    real = kvx.Transfer.result
+
+    def result(transfer: kvx.Transfer) -> Any:
+        report = real(transfer)
+        if threading.current_thread() is slow:
+            looks.set()
+            posted.wait()
+        return report
+
+    monkeypatch.setattr(kvx.Transfer, "result", result)
+    slow = threading.Thread(target=one.check_xfer_state, args=(handle,), daemon=True)
+    slow.start()
+    looks.wait()
+    assert one.check_xfer_state(handle) == "DONE"
+    two.stop()
+    assert one.transfer(handle) == "PROC"
+    posted.set()
+    slow.join()
+    assert one.check_xfer_state(handle) == "PROC"
+    # Its removal finds it, too.
+    one.remove_remote_agent("two")
+    assert one.agent._requests[handle._handle].last.transfer.done
+    two.go_on()
+
+
+class HeldPosts:
+    """Posts that are begun and do not go on until they are let."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, agent: Any, handle: Any) -> None:
+        self._begun, self._let = threading.Event(), threading.Event()
+        self.outcomes: list[Any] = []
+        real = kvx.Prepared.post
+
+        def post(prepared: kvx.Prepared, *arguments: Any) -> kvx.Transfer:
+            self._begun.set()
+            self._let.wait(PATIENCE_S)
+            return real(prepared, *arguments)
+
+        def transfer() -> None:
+            try:
+                self.outcomes.append(agent.transfer(handle))
+            except Exception as error:
+                self.outcomes.append(error)
+
+        monkeypatch.setattr(kvx.Prepared, "post", post)
+        self._thread = threading.Thread(target=transfer, daemon=True)
+        self._thread.start()
+        self._begun.wait()
+
+    def go_on(self) -> Any:
+        """Lets them; what came of the one."""
+        self._let.set()
+        self._thread.join()
+        return self.outcomes[0]
+
+
+def test_a_transfer_that_is_being_posted_is_under_way(
+    make_pair: Pairs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pair = make_pair()
+    handle = pair.whole()
+    moved(pair.one, handle)
+    posts = HeldPosts(monkeypatch, pair.one, handle)
+    assert pair.one.check_xfer_state(handle) == "PROC"
+    assert posts.go_on() in ("DONE", "PROC")
     finished(pair.one, handle)
-    posted = len(outcomes) - outcomes.count("active")
-    assert posted >= 1
-    assert len(arrived(pair.two, posted)["one"]) == posted
+
+
+def test_a_post_that_was_interrupted_has_not_been(
+    make_pair: Pairs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pair = make_pair()
+    handle = pair.whole()
+    moved(pair.one, handle)
+
+    def interrupted(*_: Any) -> kvx.Transfer:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(kvx.Prepared, "post", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            pair.one.transfer(handle)
+    assert pair.one.check_xfer_state(handle) == "DONE"
+    pair.mine.array[:] = 3
+    moved(pair.one, handle)
+    assert (pair.theirs.array == 3).all()
+
+
+def test_a_transfer_that_is_released_while_it_is_posted_lands_nothing_after(
+    agents: Agents, worker: Workers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    two, one, handle = stoppable(agents, worker, 64 << 20)
+    bindings = agents.nixl._bindings
+    # What was never there can be taken back without asking.
+    moved(one, handle)
+    two.stop()
+    posts = HeldPosts(monkeypatch, one, handle)
+    # What is not posted yet may still land.
+    with pytest.raises(bindings.nixlRepostActiveError):
+        one.release_xfer_handle(handle)
+    assert posts.go_on() == "PROC"
+    two.go_on()
+    # It was given up by the release that did not see it end.
+    with pytest.raises(bindings.nixlCancelledError):
+        finished(one, handle)
+    with pytest.raises(bindings.nixlInvalidParamError):
+        one.transfer(handle)
+    one.release_xfer_handle(handle)
+
+
+def test_removal_waits_for_a_transfer_that_is_being_posted(
+    make_pair: Pairs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pair = make_pair(64 << 20)
+    handle = pair.whole()
+    remote = pair.one.agent._parts.remotes.get("two")
+    posts = HeldPosts(monkeypatch, pair.one, handle)
+    ended: list[bool] = []
+
+    def remove() -> None:
+        pair.one.remove_remote_agent("two")
+        ended.append(pair.one.agent._requests[handle._handle].last.transfer.done)
+
+    removes = threading.Thread(target=remove, daemon=True)
+    removes.start()
+    until(lambda: remote.removed, "the removal")
+    posts.go_on()
+    removes.join()
+    assert ended == [True]
+
+
+def test_a_transfer_whose_agent_is_removed_while_it_is_posted_lands_nothing_after(
+    make_pair: Pairs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pair = make_pair()
+    posts = HeldPosts(monkeypatch, pair.one, pair.whole())
+    pair.one.remove_remote_agent("two")
+    assert isinstance(posts.go_on(), pair.agents.nixl._bindings.nixlRemoteDisconnectError)
+    assert (pair.theirs.array == 2).all()
 
 
 def test_an_active_transfer_is_not_posted_again(make_pair: Pairs) -> None:

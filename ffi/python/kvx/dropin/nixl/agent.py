@@ -338,8 +338,8 @@ class nixlAgent:
 
     def getXferStatus(self, handle: int) -> nixl_status_t:
         """Whether a transfer is done."""
-        request = self._requests.get(handle)
-        return request.status() if request is not None else self._found(handle).status()
+        request = self._requests.get(handle) or self._found(handle)
+        return request.last.status()
 
     def getXferTelemetry(self, handle: int) -> nixlXferTelemetry:
         """What a transfer took."""

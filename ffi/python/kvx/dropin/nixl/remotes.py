@@ -28,7 +28,7 @@ from kvx.dropin.nixl.places import Found, Piece, Places, missing
 from kvx.errors import DeadlineError, Error, HandshakeError, InvalidError, PeerRestartedError
 
 if TYPE_CHECKING:
-    from kvx.dropin.nixl.requests import Request
+    from kvx.dropin.nixl.requests import Post, Request
 
 logger = get_logger("kvx")
 
@@ -45,8 +45,8 @@ class Remote:
         self.identity = envelope.identity
         #: Whether it was removed, or is gone: then nothing more is begun with it.
         self.removed = False
-        #: What was posted and not seen to end.
-        self.active: set[Request] = set()
+        #: What was posted and not seen to end, and of which request each is.
+        self.active: dict[Post, Request] = {}
         #: Bytes a microsecond that the last large transfer moved; 0: none did.
         self.rate = 0.0
         self._known = _Known(peer, (_Told(envelope, peer),))
@@ -96,6 +96,24 @@ class Remote:
         """Raises nixlNotFoundError if it was removed."""
         if self.removed:
             raise failure(nixlNotFoundError, f"agent {self.name} was removed")
+
+    def enter(self, post: Post, request: Request) -> None:
+        """Takes up a post that is about to begin, which a removal then ends.
+
+        Raises:
+            nixlNotFoundError: it was removed.
+        """
+        # In this order: either the removal finds the post, or it is seen here.
+        self.active[post] = request
+        try:
+            self.check()
+        except nixlNotFoundError:
+            self.leave(post)
+            raise
+
+    def leave(self, post: Post) -> None:
+        """Lets go of a post that has ended."""
+        self.active.pop(post, None)
 
 
 class _Known(NamedTuple):
@@ -223,7 +241,7 @@ class Remotes:
             return False
         remote.removed = True
         until = time.monotonic() + _REMOVAL_S
-        if not all(request.ends_by(until) for request in list(remote.active)):
+        if not all(request.ends_by(until) for request in list(remote.active.values())):
             logger.warning("Agent %s does not answer; the connection to it is cut", name)
             remote.peer.remove()
         return True
