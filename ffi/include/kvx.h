@@ -164,8 +164,9 @@ typedef struct {
   uint8_t insecure;
   // Not 0: the environment is not asked.
   uint8_t ignore_environment;
-  // Not 0: whoever holds this engine's metadata may connect, and nobody else but those who hold
-  // the key of `auth_key_file`, if that is set. The metadata then carries a secret.
+  // 1: whoever holds this engine's metadata may connect, and nobody else but those who hold the
+  // key of `auth_key_file`, if that is set. The metadata then carries a secret. 2: not so, also
+  // where the environment says it.
   uint8_t metadata_auth;
 } kvx_engine_options;
 

@@ -61,8 +61,9 @@ pub struct kvx_engine_options {
     pub insecure: u8,
     /// Not 0: the environment is not asked.
     pub ignore_environment: u8,
-    /// Not 0: whoever holds this engine's metadata may connect, and nobody else but those who hold
-    /// the key of `auth_key_file`, if that is set. The metadata then carries a secret.
+    /// 1: whoever holds this engine's metadata may connect, and nobody else but those who hold the
+    /// key of `auth_key_file`, if that is set. The metadata then carries a secret. 2: not so, also
+    /// where the environment says it.
     pub metadata_auth: u8,
 }
 
@@ -141,8 +142,14 @@ unsafe fn config(options: &kvx_engine_options) -> Result<Config, Failure> {
     if options.insecure != 0 {
         config = config.insecure(true);
     }
-    if options.metadata_auth != 0 {
-        config = config.metadata_auth(true);
+    match options.metadata_auth {
+        0 => {}
+        1 => config = config.metadata_auth(true),
+        2 => config = config.metadata_auth(false),
+        other => {
+            let message = format!("metadata_auth: {other} is none of 0, 1 and 2");
+            return Err(Failure::new(kvx_status::KVX_INVALID, message));
+        }
     }
     Ok(config)
 }

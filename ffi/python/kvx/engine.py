@@ -36,7 +36,8 @@ class Engine:
         auth_key_file: a file of mode 0600 with the key that all engines of a deployment share;
             required off loopback, unless `metadata_auth` or `insecure` is said.
         metadata_auth: whoever holds metadata of this engine may connect, and nobody else but who
-            holds the key in `auth_key_file`, if that is given.
+            holds the key in `auth_key_file`, if that is given. False: not so, also where the
+            environment says it.
         insecure: anybody may connect who reaches the port.
         deadline: an operation that has not moved for so many seconds fails. Default: 10.
         total_deadline: one that is not done after so many seconds fails too. Default: none.
@@ -61,7 +62,7 @@ class Engine:
         advertise: str | None = None,
         transports: str | None = None,
         auth_key_file: str | None = None,
-        metadata_auth: bool = False,
+        metadata_auth: bool | None = None,
         insecure: bool = False,
         deadline: float | None = None,
         total_deadline: float | None = None,
@@ -100,7 +101,8 @@ class Engine:
                 if not 0 < number < 1 << bits:
                     raise InvalidError(f"{option}: {number} is not from 1 to 2^{bits} - 1")
                 setattr(options, option, number)
-        options.metadata_auth = bool(metadata_auth)
+        if metadata_auth is not None:
+            options.metadata_auth = 1 if metadata_auth else 2
         options.insecure = bool(insecure)
         options.ignore_environment = not environment
         self._handle = handle(lib.kvx_engine_open, options)

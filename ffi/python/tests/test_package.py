@@ -85,6 +85,12 @@ def test_arguments_win_over_the_environment(
     assert make_engine(environment=True).address.startswith("127.0.0.2:")
     assert make_engine(environment=True, bind="127.0.0.3").address.startswith("127.0.0.3:")
     assert make_engine().address.startswith("127.0.0.1:")
+    # Whom it lets in: by default on loopback other engines of the user.
+    monkeypatch.setenv("KVX_METADATA_AUTH", "1")
+    dials = make_engine()
+    with pytest.raises(kvx.HandshakeError):
+        dials.connect(make_engine(environment=True).address).wait(20)
+    dials.connect(make_engine(environment=True, metadata_auth=False).address).wait(20)
 
 
 def test_peers_are_known_by_their_engine(make_engine: Make) -> None:

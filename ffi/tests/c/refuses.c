@@ -136,8 +136,11 @@ int main(void) {
   CHECK(kvx_operation_poll(operation) < 0);
 
   // One that lets in who holds its metadata lets nobody in for an address.
-  options.metadata_auth = 1;
   kvx_engine shy = 0;
+  options.metadata_auth = 3;
+  MUST(KVX_INVALID, kvx_engine_open(&options, &shy));
+  says("metadata_auth");
+  options.metadata_auth = 1;
   OK(kvx_engine_open(&options, &shy));
   char address[64] = {0};
   size_t room = sizeof address - 1;

@@ -93,6 +93,20 @@ def test_a_listener_that_is_not_there_costs_nobody_anything(
     assert two.name == "two"
 
 
+@pytest.mark.parametrize("variable", ["KVX_NAME", "KVX_METADATA_AUTH"])
+def test_what_the_environment_says_of_engines_is_not_for_listeners(
+    agents: Agents, monkeypatch: pytest.MonkeyPatch, variable: str
+) -> None:
+    monkeypatch.setenv(variable, "1")
+    two, port = listening(agents, "two")
+    one = agents("one")
+    one.send_local_metadata(HERE, port)
+    one.fetch_remote_metadata("two", HERE, port)
+    until(lambda: not one.agent._listener._errands, "the errands' end")
+    until(lambda: two.check_remote_metadata("one"), "the metadata")
+    until(lambda: one.check_remote_metadata("two"), "the answer")
+
+
 def test_strangers_learn_nothing_at_a_listener_and_evict_nobody(agents: Agents) -> None:
     two, port = listening(agents, "two")
     memory = agents.memory(two)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import secrets
 import socket
 import unicodedata
 from collections.abc import Mapping
@@ -49,7 +50,13 @@ def open_engine(agent: str, params: Mapping[str, str]) -> Engine:
 def open_listener(port: int) -> Engine:
     """The engine of an agent's listener: for holders of the key of KVX_AUTH_KEY_FILE, or on
     loopback for this user's processes."""
-    options: dict[str, Any] = {"log": _log()}
+    # Neither is for the environment to say: listeners of one environment are several engines, and
+    # who dials one has no metadata of it.
+    options: dict[str, Any] = {
+        "log": _log(),
+        "name": f"listener-{secrets.token_hex(16)}",
+        "metadata_auth": False,
+    }
     opens = "KVX_AUTH_KEY_FILE" in os.environ or os.environ.get("KVX_INSECURE") == "1"
     if not opens:
         if port:
