@@ -346,7 +346,10 @@ def _length(length: int) -> int:
 
 
 def _c_text(option: str, value: str) -> bytes:
-    encoded = value.encode()
+    try:
+        encoded = value.encode()
+    except UnicodeEncodeError as error:
+        raise InvalidError(f"{option}: {error}") from error
     if b"\0" in encoded:
         raise InvalidError(f"{option}: contains a zero byte")
     return encoded

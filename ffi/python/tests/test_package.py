@@ -61,6 +61,7 @@ def test_the_package_is_typed() -> None:
     [
         ({"bind": "nowhere"}, "nowhere"),
         ({"bind": "127.0.0.1\0"}, "zero byte"),
+        ({"bind": "\udcff"}, "bind: .*surrogates"),
         ({"transports": "carrier-pigeon"}, "carrier-pigeon"),
         ({"deadline": 0}, "deadline"),
         ({"deadline": -1}, "deadline"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import threading
 from pathlib import Path
 from typing import Any, Callable
 
@@ -105,6 +106,52 @@ def test_what_the_environment_says_of_engines_is_not_for_listeners(
     until(lambda: not one.agent._listener._errands, "the errands' end")
     until(lambda: two.check_remote_metadata("one"), "the metadata")
     until(lambda: one.check_remote_metadata("two"), "the answer")
+
+
+def test_an_errand_that_fails_leaves_the_next_to_be_done(
+    agents: Agents, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    two, port = listening(agents, "two")
+    one = agents("one")
+    # No host is called so, and no text of C's can say it.
+    one.agent.sendLocalMD(b"\xff", port)
+    until(lambda: not one.agent._listener._errands, "the errand's end")
+    # As when there is no memory for it.
+    real = kvx.Engine.connect
+    fails = iter((True, False))
+
+    def connect(engine: kvx.Engine, address: str) -> Any:
+        if next(fails):
+            raise MemoryError
+        return real(engine, address)
+
+    monkeypatch.setattr(kvx.Engine, "connect", connect)
+    one.send_local_metadata(HERE, port)
+    until(lambda: not one.agent._listener._errands, "the errand's end")
+    assert not two.check_remote_metadata("one")
+    one.send_local_metadata(HERE, port)
+    until(lambda: two.check_remote_metadata("one"), "the metadata")
+
+
+def test_a_thread_that_cannot_be_had_leaves_the_next_errand_to_be_done(
+    agents: Agents, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    two, port = listening(agents, "two")
+    one = agents("one")
+    # The first that cannot be had is the one that hears, then the one of the errand.
+    for _ in range(2):
+        with monkeypatch.context() as patched:
+            patched.setattr(threading.Thread, "start", no_thread)
+            with pytest.raises(RuntimeError):
+                one.send_local_metadata(HERE, port)
+        one.agent._listener.listen(0)
+    one.fetch_remote_metadata("two", HERE, port)
+    until(lambda: one.check_remote_metadata("two"), "the metadata")
+    assert two.name == "two"
+
+
+def no_thread(_: threading.Thread) -> None:
+    raise RuntimeError("can't start new thread")
 
 
 def test_strangers_learn_nothing_at_a_listener_and_evict_nobody(agents: Agents) -> None:

@@ -80,13 +80,13 @@ class Listener:
         with self._lock:
             if self._engine is None:
                 engine = open_listener(port)
-                self._engine = engine
-                if agent is not None:
-                    weakref.finalize(agent, engine.close)
                 hears = threading.Thread(
                     target=_hear, args=(engine, self._agent), name="kvx-nixl-listener", daemon=True
                 )
                 hears.start()
+                if agent is not None:
+                    weakref.finalize(agent, engine.close)
+                self._engine = engine
             return self._engine
 
     def _later(self, host: str, port: int, errand: Errand) -> None:
@@ -96,15 +96,18 @@ class Listener:
         place = (host, port)
         with self._lock:
             waiting = self._errands.get(place)
-            if waiting is not None:
-                waiting.put(errand)
-                return
-            self._errands[place] = waiting = queue.Queue()
+            if waiting is None:
+                waiting = queue.Queue()
+                runs = threading.Thread(
+                    target=self._run,
+                    args=(engine, place, waiting),
+                    name="kvx-nixl-errands",
+                    daemon=True,
+                )
+                # It begins with the lock; where it cannot be had there is no entry for it.
+                runs.start()
+                self._errands[place] = waiting
             waiting.put(errand)
-        runs = threading.Thread(
-            target=self._run, args=(engine, place, waiting), name="kvx-nixl-errands", daemon=True
-        )
-        runs.start()
 
     def _run(self, engine: Engine, place: tuple[str, int], waiting: queue.Queue[Errand]) -> None:
         """Does what is to be done at a place, until nothing is."""
@@ -117,7 +120,8 @@ class Listener:
                     return
             try:
                 errand(engine.connect(_address(*place)).wait())
-            except kvx.Error as error:
+            except Exception as error:
+                # What follows it is to be done all the same.
                 logger.error("The listener at %s port %d: %s", *place, error)
 
 
