@@ -147,6 +147,29 @@ def test_who_calls_itself_by_anothers_name_is_not_believed(agents: Agents) -> No
     assert arrived(hub, 2) == {"friend": [b"true"], "impostor": [b"mine"]}
 
 
+def test_what_was_taken_is_not_lost_to_an_error_behind_it(
+    make_pair: Pairs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pair = make_pair()
+    for message in (b"first", b"second", b"third"):
+        pair.one.send_notif("two", message)
+    engine = pair.two.agent._parts.engine
+    until(lambda: engine.waiting_notifications == 3)
+    inbox = pair.two.agent._parts.inbox
+    poll, fails = inbox._poll, iter((False, True, True, False, False, False))
+
+    def sometimes() -> Any:
+        if next(fails):
+            raise kvx.OutOfMemoryError("no memory for the second")
+        return poll()
+
+    monkeypatch.setattr(inbox, "_poll", sometimes)
+    assert pair.two.get_new_notifs() == {"one": [b"first"]}
+    with pytest.raises(pair.agents.nixl._bindings.nixlBackendError):
+        pair.two.get_new_notifs()
+    assert pair.two.get_new_notifs() == {"one": [b"second", b"third"]}
+
+
 def test_an_engine_that_is_no_agent_is_not_heard(agents: Agents) -> None:
     hub = agents("hub")
     from kvx.dropin.nixl.envelope import Envelope

@@ -28,11 +28,17 @@ class Inbox:
         self._sent: deque[tuple[Operation[None], Remote]] = deque()
 
     def take(self, into: dict[str, list[bytes]]) -> None:
-        """Adds what has come, in its order, by the names of who sent it."""
+        """Adds what has come, in its order, by the names of who sent it.
+
+        Raises:
+            nixlBackendError: nothing was taken, and something cannot be.
+        """
         if not self._engine.waiting_notifications:
             return
+        took = False
         try:
             while (notification := self._poll()) is not None:
+                took = True
                 letter = opened(notification.data)
                 if letter is None:
                     logger.warning("%s is no agent; its notification is dropped", notification.peer)
@@ -45,7 +51,10 @@ class Inbox:
                 else:
                     into.setdefault(letter.sender, []).append(letter.message)
         except kvx.Error as error:
-            raise translated(error) from error
+            if not took:
+                raise translated(error) from error
+            # What was taken is in no other place.
+            logger.error("A notification could not be taken: %s", error)
 
     def _is_another(self, name: str, engine_id: bytes) -> bool:
         """Whether this name is known of another engine."""
