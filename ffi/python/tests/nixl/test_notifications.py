@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 from typing import Any, Callable
@@ -145,6 +146,28 @@ def test_who_calls_itself_by_anothers_name_is_not_believed(agents: Agents) -> No
     friend.send_notif("hub", b"true")
     peer.notify(heading("impostor") + b"mine").wait(30)
     assert arrived(hub, 2) == {"friend": [b"true"], "impostor": [b"mine"]}
+
+
+def test_who_calls_itself_by_anothers_name_forges_no_lines_of_the_log(
+    agents: Agents, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from kvx.dropin.nixl.letters import heading
+
+    long = "friend\n2026 hub: all is well\n" + "x" * (1 << 20)
+    hub, friend = agents("hub"), agents(long)
+    hub.add_remote_agent(friend.get_agent_metadata())
+    impostor = agents("impostor")
+    impostor.add_remote_agent(hub.get_agent_metadata())
+    impostor.make_connection("hub")
+    peer = impostor.agent._parts.remotes.get("hub").peer
+    monkeypatch.setattr(logging.getLogger("nixl"), "propagate", True)
+    caplog.set_level("WARNING", "nixl.kvx")
+    peer.notify(heading(long) + b"false").wait(30)
+    assert hub.get_new_notifs() == {}
+    (line,) = {line for line in caplog.messages if "another agent" in line}
+    assert "friend" in line
+    assert "\n" not in line
+    assert len(line) < 1000
 
 
 def test_what_was_taken_is_not_lost_to_an_error_behind_it(

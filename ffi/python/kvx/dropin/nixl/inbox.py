@@ -14,6 +14,9 @@ from kvx.dropin.nixl.remotes import Remote, Remotes
 
 logger = get_logger("kvx")
 
+# Characters of what a peer says that are logged.
+_SHOWN = 100
+
 
 class Inbox:
     """What comes and goes by itself. Used from many threads."""
@@ -44,9 +47,9 @@ class Inbox:
                     logger.warning("%s is no agent; its notification is dropped", notification.peer)
                 elif self._is_another(letter.sender, notification.engine):
                     logger.warning(
-                        "%s calls itself %s, which another agent is; its notification is dropped",
+                        "%s calls itself %r, which another agent is; its notification is dropped",
                         notification.peer,
-                        letter.sender,
+                        letter.sender[:_SHOWN],
                     )
                 else:
                     into.setdefault(letter.sender, []).append(letter.message)

@@ -149,7 +149,8 @@ def _hear(engine: Engine, agent: weakref.ref[nixlAgent]) -> None:
         try:
             _obey(engine, listens, notification.data)
         except Exception as error:
-            logger.error("%s said to the listener: %s", notification.peer, error)
+            # The text may have what the peer calls itself, however long.
+            logger.error("%s said to the listener: %.200r", notification.peer, str(error))
         # The agent is its users' to keep.
         del listens
 
