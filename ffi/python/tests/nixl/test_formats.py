@@ -48,6 +48,13 @@ def test_descriptors_are_what_they_were(descs: Any) -> None:
     assert found == descs
 
 
+@pytest.mark.parametrize("desc", [((1, 2), (3, 4), (5, 6)), (1, 2, (3,)), ([1], [2], [3])])
+def test_entries_of_a_descriptor_that_are_no_numbers_are_errors(desc: Any) -> None:
+    for count in (1, 2):
+        with pytest.raises(RuntimeError, match="is no integer"):
+            nixlXferDList(DRAM, [desc] * count)
+
+
 def altered(data: bytes, dice: random.Random) -> bytes:
     """Bytes with something wrong: cut, longer, or changed; with a good checksum or a bad one."""
     changed = bytearray(data)

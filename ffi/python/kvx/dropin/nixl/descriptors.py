@@ -340,6 +340,8 @@ def _quick(descs: list[tuple[Any, ...]]) -> Table | None:
         found = np.array(descs)
     except (ValueError, OverflowError):
         return None
+    if found.ndim != 2:
+        return None
     if found.dtype == np.uint64:
         return found
     if found.dtype == np.int64 and int(found.min()) >= 0:
