@@ -65,8 +65,9 @@ class Places:
         )
         for device in np.unique(devices):
             rows = np.flatnonzero(devices == device)
-            for column, part in zip(found, self._on(kind, int(device), table[rows])):
-                column[rows] = part
+            part = self._on(kind, int(device), table[rows])
+            found.piece[rows], found.offset[rows] = part.piece, part.offset
+            found.held[rows] = part.held
         return found
 
     def _on(self, kind: nixl_mem_t, device: int, table: Table) -> Found:
