@@ -270,6 +270,17 @@ def test_a_transfer_that_is_being_posted_is_under_way(
     finished(pair.one, handle)
 
 
+def test_posts_that_nobody_saw_end_are_let_go_of(make_pair: Pairs) -> None:
+    pair = make_pair()
+    handle = pair.whole()
+    request = pair.one.agent._requests[handle._handle]
+    for _ in range(3):
+        pair.one.transfer(handle)
+        until(lambda: request.last.transfer.done, "the end")
+    moved(pair.one, handle)
+    assert not pair.one.agent._parts.remotes.get("two").active
+
+
 def test_a_post_that_was_interrupted_has_not_been(
     make_pair: Pairs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
