@@ -296,7 +296,11 @@ class Engine:
         return take(self._handle, timeout(seconds))
 
     async def notifications(self) -> AsyncIterator[Notification]:
-        """All notifications, as they come."""
+        """All notifications, as they come.
+
+        Raises:
+            UnknownHandleError: the engine was closed.
+        """
         while True:
             notification = self.poll_notification()
             if notification is None:
