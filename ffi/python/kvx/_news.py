@@ -38,7 +38,7 @@ class News:
         self._waiting: dict[asyncio.AbstractEventLoop, _Waiting] = {}
 
     async def ended(self, operation: Operation[Any]) -> None:
-        """Returns when the operation has ended."""
+        """Returns when the operation has ended, or was released."""
         await self._wait(operation)
 
     async def heard(self) -> None:
@@ -58,7 +58,7 @@ class News:
             # What came before anybody listened rings for nobody, or has rung for others.
             if operation is None:
                 self._listen()
-            if operation is None or not operation.done:
+            if operation is None or not operation._is_over():
                 await waiter[0]
         finally:
             waiting.waiters.remove(waiter)
@@ -94,12 +94,16 @@ class News:
         # Another loop may have been faster.
         with contextlib.suppress(BlockingIOError):
             os.read(descriptor, 8)
+        self.tell()
+
+    def tell(self) -> None:
+        """Wakes whoever waits for an operation that is over, or for notifications."""
         for loop, waiting in self._waiting.copy().items():
             waiters = waiting.waiters.copy()
-            ended = [future for future, operation in waiters if operation is None or operation.done]
-            if ended:
+            over = [future for future, of in waiters if of is None or of._is_over()]
+            if over:
                 try:
-                    loop.call_soon_threadsafe(_wake, ended)
+                    loop.call_soon_threadsafe(_wake, over)
                 except RuntimeError:
                     # It was closed.
                     self._forget(loop)

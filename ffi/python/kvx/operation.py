@@ -98,9 +98,10 @@ class Operation(Generic[T]):
         check(lib.kvx_operation_cancel(self._handle))
 
     def release(self) -> None:
-        """Lets go of it; it goes on."""
+        """Lets go of it; it goes on. Who awaits it gets UnknownHandleError."""
         self._handle = 0
         self._word = None
+        self._news.tell()
 
     def __await__(self) -> Generator[Any, None, T]:
         if self._look() == _PENDING:
@@ -110,6 +111,11 @@ class Operation(Generic[T]):
     def __repr__(self) -> str:
         state = "released" if self._word is None else self.status.name
         return f"<kvx.{type(self).__name__} {state}>"
+
+    def _is_over(self) -> bool:
+        """Whether there is nothing to wait for: it has ended, or was released."""
+        word = self._word
+        return word is None or word[0] != _PENDING
 
     def _look(self) -> int:
         word = self._word

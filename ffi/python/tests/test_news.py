@@ -70,6 +70,22 @@ def test_closing_an_engine_ends_the_wait_for_its_notifications(make_engine: Make
     asyncio.run(main())
 
 
+def test_releasing_what_is_awaited_ends_that_wait_alone(pair: Pair) -> None:
+    async def main() -> None:
+        released = pair.peer.find_rank(kvx.Rank("nobody"), 600)
+        other = pair.peer.find_rank(kvx.Rank("late"), 600)
+        waits = [asyncio.create_task(ended(operation)) for operation in (released, other)]
+        await asyncio.sleep(0)
+        released.release()
+        pair.b.serve_rank(kvx.Rank("late"))
+        found = await asyncio.wait_for(waits[1], 20)
+        assert found.engine == pair.b.id
+        with pytest.raises(kvx.UnknownHandleError, match="was released"):
+            await asyncio.wait_for(waits[0], 20)
+
+    asyncio.run(main())
+
+
 @pytest.fixture
 def other_loop(pair: Pair) -> Iterator[asyncio.AbstractEventLoop]:
     """A loop in another thread, which waits for news of `pair.a` all the time."""
