@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from typing import Any, Callable
 
 from kvx._native import kvx as _library
@@ -13,6 +14,25 @@ lib: Any = _library.lib
 
 _OK = int(Status.OK)
 _PENDING = int(Status.PENDING)
+
+#: Whether this process was forked from one that had opened an engine. What the library tells in
+#: memory, for looking at without a call, is then a copy that nobody writes to any more.
+forked = False
+_opened = False
+
+
+def opened() -> None:
+    """An engine was opened in this process."""
+    global _opened
+    _opened = True
+
+
+def _fork() -> None:
+    global forked
+    forked = _opened
+
+
+os.register_at_fork(after_in_child=_fork)
 
 
 def version() -> str:

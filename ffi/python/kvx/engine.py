@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 
+from kvx import _call
 from kvx._call import check, data, ffi, handle, identity, lib, nanoseconds, text, timeout
 from kvx._news import News
 from kvx.directory import Rank
-from kvx.errors import InvalidError
+from kvx.errors import ForkedError, InvalidError
 from kvx.memory import Memory, Region, Rights, memory_of
 from kvx.notification import Notification, take
 from kvx.operation import Operation, begin
@@ -106,6 +107,7 @@ class Engine:
         options.insecure = bool(insecure)
         options.ignore_environment = not environment
         self._handle = handle(lib.kvx_engine_open, options)
+        _call.opened()
         self._memory: dict[int, Memory] = {}
         # The memory stays until nothing lands in it any more.
         self._closing = weakref.finalize(self, _close, self._handle, self._memory)
@@ -284,7 +286,13 @@ class Engine:
 
     @property
     def waiting_notifications(self) -> int:
-        """How many notifications have come and were not taken. Costs no call of the library."""
+        """How many notifications have come and were not taken. Costs no call of the library.
+
+        Raises:
+            ForkedError: in a forked child, where none come.
+        """
+        if _call.forked:
+            raise ForkedError("this process was forked from the one that uses kvx")
         return int(self._waiting[0])
 
     def poll_notification(self) -> Notification | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Generator
 from typing import TYPE_CHECKING, Any, Callable, Generic, NamedTuple, TypeVar
 
+from kvx import _call
 from kvx._call import check, ffi, handle, lib, timeout
 from kvx.errors import PendingError, Status, UnknownHandleError
 
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _PENDING = int(Status.PENDING)
+_FORKED = int(Status.FORKED)
 
 
 class Report(NamedTuple):
@@ -45,7 +47,7 @@ class Operation(Generic[T]):
 
     @property
     def status(self) -> Status:
-        """PENDING while it is under way, then what it came to.
+        """PENDING while it is under way, then what it came to. FORKED in a forked child.
 
         Raises:
             UnknownHandleError: it was released.
@@ -115,13 +117,13 @@ class Operation(Generic[T]):
     def _is_over(self) -> bool:
         """Whether there is nothing to wait for: it has ended, or was released."""
         word = self._word
-        return word is None or word[0] != _PENDING
+        return word is None or _call.forked or word[0] != _PENDING
 
     def _look(self) -> int:
         word = self._word
         if word is None:
             raise UnknownHandleError("the operation was released")
-        return int(word[0])
+        return _FORKED if _call.forked else int(word[0])
 
 
 class Transfer(Operation[Report]):

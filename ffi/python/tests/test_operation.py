@@ -227,6 +227,52 @@ def test_a_forked_child_is_told_so() -> None:
     subprocess.run([sys.executable, "-c", FORKS], check=True, timeout=60)
 
 
+FORKS_MEANWHILE = """
+import asyncio, os
+import kvx
+from kvx import Status
+
+def leave(status):
+    assert os.waitstatus_to_exitcode(status) == 0, status
+
+# Who only imported the package may fork, and both may use it.
+child = os.fork()
+a, b = (kvx.Engine(environment=False, log="kvx=error") for _ in range(2))
+peer = a.add_peer(b.metadata([]))
+peer.ready().wait(20)
+peer.notify(b"told").wait(20)
+assert b.waiting_notifications == 1
+ended, pending = peer.ready(), peer.find_rank(kvx.Rank("nobody"), 60)
+ended.wait(20)
+assert (ended.status, pending.status) == (Status.OK, Status.PENDING)
+if child == 0:
+    os._exit(0)
+leave(os.waitpid(child, 0)[1])
+
+child = os.fork()
+if child == 0:
+    async def awaited(operation):
+        await operation
+
+    for operation in (ended, pending):
+        assert operation.done and operation.status == Status.FORKED
+        uses = (operation.result, operation.wait, lambda: asyncio.run(awaited(operation)))
+        for use in (*uses, lambda: b.waiting_notifications):
+            try:
+                use()
+            except kvx.ForkedError:
+                continue
+            os._exit(1)
+    os._exit(0)
+leave(os.waitpid(child, 0)[1])
+assert (ended.status, pending.status) == (Status.OK, Status.PENDING)
+"""
+
+
+def test_what_was_under_way_is_over_in_a_forked_child() -> None:
+    subprocess.run([sys.executable, "-c", FORKS_MEANWHILE], check=True, timeout=60)
+
+
 EXITS = """
 import kvx, numpy as np, sys
 a, b = kvx.Engine(environment=False), kvx.Engine(environment=False)

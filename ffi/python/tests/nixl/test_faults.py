@@ -453,6 +453,43 @@ print(a.transfer(h))
     assert ended.stdout.strip() in ("PROC", "DONE")
 
 
+def test_looking_ends_in_a_forked_child(nixl: Any) -> None:
+    program = """
+import os, signal
+import numpy as np
+from nixl._api import nixl_agent
+from nixl._bindings import nixlNotAllowedError
+a, b = nixl_agent("a"), nixl_agent("b")
+x, y = np.ones(64 << 20, np.uint8), np.zeros(64 << 20, np.uint8)
+for agent, memory in ((a, x), (b, y)):
+    agent.register_memory([(memory.ctypes.data, memory.nbytes, 0, "")], "DRAM")
+a.add_remote_agent(b.get_agent_metadata())
+h = a.initialize_xfer("WRITE", a.get_xfer_descs([(x.ctypes.data, x.nbytes, 0)], "DRAM"),
+                      a.get_xfer_descs([(y.ctypes.data, y.nbytes, 0)], "DRAM"), "b")
+a.transfer(h)
+child = os.fork()
+# A look that never ends is to end with the test.
+signal.alarm(50)
+for look in (lambda: a.check_xfer_state(h) == "DONE", lambda: a.get_new_notifs() or child):
+    try:
+        while not look():
+            pass
+        assert child, "an end"
+    except nixlNotAllowedError:
+        assert not child
+if child:
+    assert os.waitpid(child, 0)[1] == 0
+else:
+    os._exit(0)
+"""
+    subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", program],
+        env={**os.environ, "PYTHONPATH": FOLDER},
+        timeout=60,
+        check=True,
+    )
+
+
 def test_looking_makes_no_system_call(nixl: Any) -> None:
     """Under seccomp's strict mode any call but read and write ends the thread."""
     program = """

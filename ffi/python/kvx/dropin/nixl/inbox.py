@@ -36,10 +36,10 @@ class Inbox:
         Raises:
             nixlBackendError: nothing was taken, and something cannot be.
         """
-        if not self._engine.waiting_notifications:
-            return
         took = False
         try:
+            if not self._engine.waiting_notifications:
+                return
             while (notification := self._poll()) is not None:
                 took = True
                 letter = opened(notification.data)
