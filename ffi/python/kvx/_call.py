@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import os
+import time
+from collections.abc import Iterator
 from typing import Any, Callable
 
 from kvx._native import kvx as _library
@@ -14,6 +16,9 @@ lib: Any = _library.lib
 
 _OK = int(Status.OK)
 _PENDING = int(Status.PENDING)
+
+# How long a thread waits in the library before it looks up.
+_SLICE_S = 0.2
 
 #: Whether this process was forked from one that had opened an engine. What the library tells in
 #: memory, for looking at without a call, is then a copy that nobody writes to any more.
@@ -93,14 +98,28 @@ def nanoseconds(name: str, seconds: float | None) -> int:
     """Seconds as the library takes them; 0 is its default."""
     if seconds is None:
         return 0
-    nanos = round(seconds * 1e9) if math.isfinite(seconds) else 0
-    if not 0 < nanos < 1 << 63:
-        raise error(Status.INVALID, f"{name}: {seconds} s is not a time to wait")
-    return nanos
+    nanos = seconds * 1e9
+    if not 1 <= nanos < 1 << 63:
+        raise _no_time(name, seconds)
+    return round(nanos)
 
 
-def timeout(seconds: float | None) -> int:
-    """Seconds to wait at most, `None` without end, as the library takes them."""
-    if seconds is None or seconds == math.inf:
-        return -1
-    return min(max(0, round(seconds * 1e9)), (1 << 63) - 1)
+def slices(name: str, seconds: float | None) -> Iterator[int]:
+    """The nanoseconds to wait at a time, until so many seconds are over; `None`: without end.
+
+    Handlers of signals run between the calls of the library.
+    """
+    if seconds is None:
+        seconds = math.inf
+    elif math.isnan(seconds) or seconds == -math.inf:
+        raise _no_time(name, seconds)
+    until = time.monotonic() + seconds
+    while True:
+        left = until - time.monotonic()
+        yield round(min(max(left, 0.0), _SLICE_S) * 1e9)
+        if left <= _SLICE_S:
+            return
+
+
+def _no_time(name: str, seconds: float) -> Error:
+    return error(Status.INVALID, f"{name}: {seconds} s is not a time to wait")

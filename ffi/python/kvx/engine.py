@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from kvx import _call
-from kvx._call import check, data, ffi, handle, identity, lib, nanoseconds, text, timeout
+from kvx._call import check, data, ffi, handle, identity, lib, nanoseconds, slices, text
 from kvx._news import News
 from kvx.directory import Rank
 from kvx.errors import ForkedError, InvalidError
@@ -300,8 +300,17 @@ class Engine:
         return take(self._handle, 0)
 
     def wait_notification(self, seconds: float | None = None) -> Notification | None:
-        """The next notification, if one comes within so many seconds; without, waits for it."""
-        return take(self._handle, timeout(seconds))
+        """The next notification, if one comes within so many seconds; without, waits for it.
+
+        Raises:
+            UnknownHandleError: the engine was closed.
+            InvalidError: `seconds` is no time.
+        """
+        for nanos in slices("seconds", seconds):
+            notification = take(self._handle, nanos)
+            if notification is not None:
+                return notification
+        return None
 
     async def notifications(self) -> AsyncIterator[Notification]:
         """All notifications, as they come.

@@ -23,7 +23,7 @@ _PENDING = int(Status.PENDING)
 
 
 def take(engine: int, nanos: int) -> Notification | None:
-    """The next notification, if there is one within so many nanoseconds; negative: without end."""
+    """The next notification, if there is one within so many nanoseconds."""
     out = ffi.new("uint64_t *")
     status = lib.kvx_notification_take(engine, nanos, out, ffi.NULL)
     if status == _PENDING:

@@ -6,7 +6,7 @@ from collections.abc import Generator
 from typing import TYPE_CHECKING, Any, Callable, Generic, NamedTuple, TypeVar
 
 from kvx import _call
-from kvx._call import check, ffi, handle, lib, timeout
+from kvx._call import check, ffi, handle, lib, slices
 from kvx.errors import PendingError, Status, UnknownHandleError
 
 if TYPE_CHECKING:
@@ -80,13 +80,17 @@ class Operation(Generic[T]):
 
         Raises:
             PendingError: it has not ended in that time, and goes on.
+            InvalidError: `seconds` is no time.
             Error: it failed.
         """
         if self._look() == _PENDING:
-            status = lib.kvx_operation_wait(self._handle, timeout(seconds))
-            if status == _PENDING:
+            for nanos in slices("seconds", seconds):
+                status = lib.kvx_operation_wait(self._handle, nanos)
+                if status != _PENDING:
+                    check(status)
+                    break
+            else:
                 raise PendingError(f"the operation has not ended within {seconds} s")
-            check(status)
         return self.result()
 
     def cancel(self) -> None:

@@ -202,6 +202,66 @@ def test_looking_for_news_makes_no_system_call() -> None:
     assert looks.stdout == b"quiet"
 
 
+SIGNALS = """
+import signal, sys, kvx
+a, b = (kvx.Engine(environment=False, log="kvx=error") for _ in range(2))
+peer = a.add_peer(b.metadata([]))
+peer.ready().wait(20)
+waits = {
+    "notification": a.wait_notification,
+    "operation": peer.find_rank(kvx.Rank("nobody"), 600).wait,
+}[sys.argv[1]]
+ticks = 0
+
+def tick(*_):
+    global ticks
+    ticks += 1
+    if ticks == 3:
+        raise KeyboardInterrupt
+
+signal.signal(signal.SIGALRM, tick)
+signal.setitimer(signal.ITIMER_REAL, 0.05, 0.05)
+try:
+    waits()
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+
+
+@pytest.mark.parametrize("what", ["notification", "operation"])
+def test_signal_handlers_run_while_the_main_thread_waits(what: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", SIGNALS, what], check=True, timeout=30, stdout=subprocess.PIPE
+    )
+    assert done.stdout == b"interrupted\n"
+
+
+def test_a_wait_for_notifications_ends_with_the_engine(make_engine: Make) -> None:
+    engine = make_engine()
+    closes = threading.Timer(0.01, engine.close)
+    closes.start()
+    for seconds in (None, 600):
+        with pytest.raises(kvx.UnknownHandleError):
+            engine.wait_notification(seconds)
+    closes.join()
+
+
+def test_times_that_are_none_are_errors(pair: Pair) -> None:
+    transfer = pair.peer.find_rank(kvx.Rank("nobody"), 600)
+    for seconds in (float("nan"), float("-inf")):
+        for wait in (transfer.wait, pair.a.wait_notification):
+            with pytest.raises(kvx.InvalidError, match="not a time to wait"):
+                wait(seconds)
+    with pytest.raises(kvx.PendingError):
+        transfer.wait(-1)
+    assert pair.a.wait_notification(-1) is None
+    pair.a.myself().notify(b"told").wait(float("inf"))
+    assert pair.a.wait_notification(1e300) is not None
+    for seconds in (float("nan"), 1e300, 0.0, -1.0):
+        with pytest.raises(kvx.InvalidError, match="not a time to wait"):
+            write(pair).post(deadline=seconds)
+
+
 FORKS = """
 import os, sys
 import kvx
