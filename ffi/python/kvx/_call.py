@@ -83,6 +83,24 @@ def text(function: Callable[..., int], *arguments: Any) -> str:
     return data(function, *arguments).decode("utf-8", "replace")
 
 
+def c_text(name: str, value: str) -> Any:
+    """Text as the library takes it."""
+    try:
+        encoded = value.encode()
+    except UnicodeEncodeError as cause:
+        raise error(Status.INVALID, f"{name}: {cause}") from None
+    if b"\0" in encoded:
+        raise error(Status.INVALID, f"{name}: contains a zero byte")
+    return ffi.new("char[]", encoded)
+
+
+def unsigned(name: str, number: int, bits: int) -> int:
+    """A number as the library takes it, of so many bits."""
+    if not 0 <= number < 1 << bits:
+        raise error(Status.INVALID, f"{name}: {number} is not from 0 to 2^{bits} - 1")
+    return number
+
+
 def identity(function: Callable[..., int], of: int) -> tuple[bytes, bytes] | None:
     """Calls a function that tells an engine's id and its life; `None` while it does not know."""
     engine = ffi.new("uint8_t[16]")

@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from kvx._call import check, ffi, lib, text
+from kvx._call import c_text, check, ffi, lib, text, unsigned
 from kvx.errors import Status
 
 
@@ -26,9 +26,11 @@ class Rank(NamedTuple):
     def as_c(self) -> Iterator[Any]:
         """As the library takes it, for the length of a call."""
         rank = ffi.new("kvx_rank *")
-        name = ffi.new("char[]", self.instance.encode())
+        name = c_text("instance", self.instance)
         rank.instance = name
-        rank.dp, rank.pp, rank.tp = self.dp, self.pp, self.tp
+        rank.dp = unsigned("dp", self.dp, 32)
+        rank.pp = unsigned("pp", self.pp, 32)
+        rank.tp = unsigned("tp", self.tp, 32)
         yield rank
 
 

@@ -9,7 +9,19 @@ from typing import Any
 import numpy as np
 
 from kvx import _call
-from kvx._call import check, data, ffi, handle, identity, lib, nanoseconds, slices, text
+from kvx._call import (
+    c_text,
+    check,
+    data,
+    ffi,
+    handle,
+    identity,
+    lib,
+    nanoseconds,
+    slices,
+    text,
+    unsigned,
+)
 from kvx._news import News
 from kvx.directory import Rank
 from kvx.errors import ForkedError, InvalidError
@@ -87,7 +99,7 @@ class Engine:
         kept = []
         for option, value in texts.items():
             if value is not None:
-                kept.append(ffi.new("char[]", _c_text(option, value)))
+                kept.append(c_text(option, value))
                 setattr(options, option, kept[-1])
         options.deadline_ns = nanoseconds("deadline", deadline)
         options.total_deadline_ns = nanoseconds("total_deadline", total_deadline)
@@ -156,7 +168,7 @@ class Engine:
             OutOfMemoryError: there is not so much.
         """
         address = ffi.new("void **")
-        allocated = handle(lib.kvx_buffer_allocate, _length(length), address)
+        allocated = handle(lib.kvx_buffer_allocate, unsigned("length", length, 64), address)
         release = lib.kvx_buffer_release
         # Freed when neither a view of it nor a region is left.
         buffer = ffi.gc(ffi.cast("uint8_t *", address[0]), lambda _: release(allocated))
@@ -187,7 +199,7 @@ class Engine:
         if not 0 < memory.address < 1 << 64:
             raise InvalidError(f"memory: {memory.address:#x} is no address")
         place = ffi.cast("void *", memory.address)
-        length = _length(memory.length)
+        length = unsigned("length", memory.length, 64)
         made = handle(lib.kvx_register, self._handle, place, length, int(rights))
         return self._registered(made, memory, rights, None)
 
@@ -224,7 +236,7 @@ class Engine:
     def connect(self, address: str) -> Operation[Peer]:
         """Connects to the engine at "host:port", whoever it is; ends with the peer."""
         news = self._news
-        there = ffi.new("char[]", _c_text("address", address))
+        there = c_text("address", address)
         return begin(
             news, lambda ended: connected(news, ended), lib.kvx_peer_connect, self._handle, there
         )
@@ -358,19 +370,3 @@ def _close(engine: int, memory: dict[int, Memory]) -> None:
 
 def _handles(regions: Iterable[Region]) -> Any:
     return ffi.new("uint64_t[]", [region._handle for region in regions])
-
-
-def _length(length: int) -> int:
-    if not 0 <= length < 1 << 64:
-        raise InvalidError(f"length: {length} is not from 0 to 2^64 - 1")
-    return length
-
-
-def _c_text(option: str, value: str) -> bytes:
-    try:
-        encoded = value.encode()
-    except UnicodeEncodeError as error:
-        raise InvalidError(f"{option}: {error}") from error
-    if b"\0" in encoded:
-        raise InvalidError(f"{option}: contains a zero byte")
-    return encoded

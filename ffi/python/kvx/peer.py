@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from kvx._call import check, failure, ffi, handle, identity, lib, nanoseconds, text
+from kvx._call import check, failure, ffi, handle, identity, lib, nanoseconds, text, unsigned
 from kvx._handle import Handle
 from kvx.directory import Entry, Rank, found
 from kvx.errors import Status
@@ -176,7 +176,7 @@ class Peer(Handle):
             self._handle,
             key.as_c(),
             pool._handle,
-            tokens,
+            unsigned("tokens", tokens, 32),
             pointer("uint32_t[]", granted),
             len(granted),
             nanoseconds("deadline", deadline),

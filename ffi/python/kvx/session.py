@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from kvx._call import check, data, ffi, handle, lib
+from kvx._call import c_text, check, data, ffi, handle, lib, unsigned
 from kvx._handle import Handle
+from kvx.errors import InvalidError
 from kvx.memory import Region
 from kvx.operation import Operation, Report, begin, nothing, report
 from kvx.transfer import column, pointer
@@ -77,6 +78,24 @@ class Layout:
     heads_total: int = 1
 
 
+# Those that are numbers, and of how many bits.
+_LAYOUT_FIELDS = {
+    "attention": 32,
+    "dtype": 32,
+    "first_layer": 32,
+    "layers": 32,
+    "block_tokens": 32,
+    "blocks": 32,
+    "heads_first": 32,
+    "heads_count": 32,
+    "heads_total": 32,
+    "head_size": 32,
+    "block_stride": 64,
+    "token_stride": 64,
+    "head_stride": 64,
+}
+
+
 class SessionKey(NamedTuple):
     """Which session of which request."""
 
@@ -91,7 +110,15 @@ class SessionKey(NamedTuple):
 
     def as_c(self) -> Any:
         """As the library takes it."""
-        return ffi.new("kvx_session_key *", list(self))
+        return ffi.new(
+            "kvx_session_key *",
+            {
+                "room": unsigned("room", self.room, 64),
+                "attempt": unsigned("attempt", self.attempt, 32),
+                "sender_rank": unsigned("sender_rank", self.sender_rank, 32),
+                "receiver_rank": unsigned("receiver_rank", self.receiver_rank, 32),
+            },
+        )
 
 
 class KvPool(Handle):
@@ -106,26 +133,16 @@ class KvPool(Handle):
     def __init__(self, layout: Layout, regions: Sequence[Region]) -> None:
         described = ffi.new("kvx_layout *")
         described.size = ffi.sizeof("kvx_layout")
-        for field in (
-            "attention",
-            "dtype",
-            "first_layer",
-            "layers",
-            "block_tokens",
-            "blocks",
-            "heads_first",
-            "heads_count",
-            "heads_total",
-            "head_size",
-            "block_stride",
-            "token_stride",
-            "head_stride",
-        ):
-            setattr(described, field, int(getattr(layout, field)))
-        of = ffi.new("uint32_t[]", [region for region, _ in layout.pools])
-        at = ffi.new("uint64_t[]", [offset for _, offset in layout.pools])
+        for field, bits in _LAYOUT_FIELDS.items():
+            setattr(described, field, unsigned(field, int(getattr(layout, field)), bits))
+        pools = [
+            (unsigned("pools", region, 32), unsigned("pools", offset, 64))
+            for region, offset in layout.pools
+        ]
+        of = ffi.new("uint32_t[]", [region for region, _ in pools])
+        at = ffi.new("uint64_t[]", [offset for _, offset in pools])
         described.pool_regions, described.pool_offsets = of, at
-        described.pool_count = len(layout.pools)
+        described.pool_count = len(pools)
         known = ffi.new("uint64_t[]", [region._handle for region in regions])
         made = handle(lib.kvx_pool_create, described, known, len(regions))
         super().__init__(made, lib.kvx_pool_release)
@@ -161,14 +178,14 @@ class Sender(Handle):
         """
         ids = block_column(blocks)
         if layers.step != 1:
-            raise ValueError("layers: not one after another")
+            raise InvalidError("layers: not one after another")
         return begin(
             self._news,
             report,
             lib.kvx_sender_write,
             self._handle,
-            layers.start,
-            len(layers),
+            unsigned("layers", layers.start, 32),
+            unsigned("layers", max(0, layers.stop - layers.start), 32),
             pointer("uint32_t[]", ids),
             len(ids),
         )
@@ -197,7 +214,8 @@ class Receiver(Handle):
 
     def layer(self, layer: int) -> Operation[None]:
         """Ends when this layer (counted in the whole model) has arrived."""
-        return begin(self._news, nothing, lib.kvx_receiver_layer, self._handle, layer)
+        number = unsigned("layer", layer, 32)
+        return begin(self._news, nothing, lib.kvx_receiver_layer, self._handle, number)
 
     @property
     def arrived(self) -> int:
@@ -232,7 +250,7 @@ def _abandon_receiver(held: int) -> int:
 
 
 def _reason(reason: str | None) -> Any:
-    return ffi.NULL if reason is None else ffi.new("char[]", reason.encode())
+    return ffi.NULL if reason is None else c_text("reason", reason)
 
 
 def _granted(ended: int) -> Granted:

@@ -159,7 +159,7 @@ def column(name: str, values: Any, kind: Any) -> np.ndarray[Any, Any]:
         raise InvalidError(f"{name}: {int(array.min())} is negative")
     if array.dtype.itemsize > np.dtype(kind).itemsize and int(array.max()) > _U32_MAX:
         raise InvalidError(f"{name}: {int(array.max())} is not below 2^32")
-    return np.ascontiguousarray(array, kind)
+    return np.require(array, kind, ["C", "A"])
 
 
 def indices_of_one(beside: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:

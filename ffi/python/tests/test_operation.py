@@ -217,6 +217,7 @@ def tick(*_):
     global ticks
     ticks += 1
     if ticks == 3:
+        signal.setitimer(signal.ITIMER_REAL, 0)
         raise KeyboardInterrupt
 
 signal.signal(signal.SIGALRM, tick)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from collections.abc import Callable
 
 import numpy as np
@@ -88,6 +89,36 @@ def test_the_receiver_hears_the_reason(make_engine: Make) -> None:
     receiver.close()
 
 
+def test_numbers_and_names_that_are_none_are_errors(make_engine: Make) -> None:
+    engine = make_engine()
+    pool, _ = pool_of(engine)
+    peer = engine.connect(make_engine().address).wait(20)
+    for key in (kvx.SessionKey(1 << 64), kvx.SessionKey(-1), kvx.SessionKey(1, 1 << 32)):
+        with pytest.raises(kvx.InvalidError, match=r"room|attempt"):
+            engine.sender(key, pool)
+        with pytest.raises(kvx.InvalidError, match=r"room|attempt"):
+            peer.receiver(key, pool, 16, [0])
+    with pytest.raises(kvx.InvalidError, match="tokens"):
+        peer.receiver(kvx.SessionKey(1), pool, -1, [0])
+    receiver = peer.receiver(kvx.SessionKey(1), pool, 16, [0])
+    with pytest.raises(kvx.InvalidError, match="layer"):
+        receiver.layer(-1)
+    sender = engine.sender(kvx.SessionKey(1), pool)
+    for layers in (range(-1, 1), range(1 << 32, 1 << 33), range(1 << 70), range(0, 4, 2)):
+        with pytest.raises(kvx.InvalidError, match="layer"):
+            sender.write(layers, [0])
+    for rank in (
+        kvx.Rank("x\0y"),
+        kvx.Rank("\ud800"),
+        kvx.Rank(dp=-1),
+        kvx.Rank(pp=1 << 32),
+        kvx.Rank(tp=1 << 64),
+    ):
+        for use in (engine.serve_rank, peer.register_rank, peer.find_rank):
+            with pytest.raises(kvx.InvalidError, match=r"instance|dp|pp|tp"):
+                use(rank)
+
+
 def test_layouts_that_make_no_sense_are_errors(make_engine: Make) -> None:
     engine = make_engine()
     pool, _ = pool_of(engine)
@@ -109,6 +140,9 @@ def test_layouts_that_make_no_sense_are_errors(make_engine: Make) -> None:
         kvx.KvPool(layout, [engine.allocate(4096)])
     with pytest.raises(kvx.InvalidError):
         kvx.KvPool(layout, [])
+    for odd in ({"layers": -1}, {"block_stride": 1 << 64}, {"pools": [(0, -1)]}):
+        with pytest.raises(kvx.InvalidError, match=next(iter(odd))):
+            kvx.KvPool(dataclasses.replace(layout, **odd), [engine.allocate(4096)])
 
 
 def test_ranks_are_found_in_the_directory(make_engine: Make) -> None:

@@ -89,6 +89,16 @@ def test_wrong_indices_are_errors(pair: Pair, local: object, remote: object, say
         kvx.prepare("WRITE", ours, theirs, local, remote)
 
 
+def test_columns_may_lie_anywhere(pair: Pair) -> None:
+    raw = bytes(4) + np.array([8, 64], np.uint64).tobytes() + np.array([0, 1], np.uint32).tobytes()
+    odd = np.frombuffer(raw, np.uint64, 2, offset=4)
+    assert not odd.flags.aligned
+    indices = np.frombuffer(b"x" + raw[20:], np.uint32, offset=1)
+    ours = pair.a.spans(pair.source, odd, odd)
+    theirs = pair.peer.spans(odd.astype(">u8"), odd[::1])
+    assert kvx.prepare("WRITE", ours, theirs, indices, indices).size.bytes == 72
+
+
 def test_spans_outside_of_their_region_are_errors(pair: Pair) -> None:
     base = pair.target.address
     for address, length in [(base - 1, 1), (base + (1 << 16), 1), (base, (1 << 16) + 1)]:
