@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any, Callable
 
 
@@ -21,6 +23,16 @@ class Handle:
         """The handle, which this object then has no more; 0 if it had none."""
         held, self._handle = self._handle, 0
         return held
+
+    @contextlib.contextmanager
+    def _ending(self) -> Iterator[int]:
+        """The handle, for a call that ends it: it stays this object's if the call is refused."""
+        held = self._let_go()
+        try:
+            yield held
+        except BaseException:
+            self._handle = held or self._handle
+            raise
 
     def release(self) -> None:
         """Lets go of it; what was begun with it goes on. Once more does nothing."""

@@ -202,7 +202,8 @@ class Peer(Handle):
 
         Nothing of it lands any more when this returns.
         """
-        check(lib.kvx_peer_remove(self._let_go()))
+        with self._ending() as held:
+            check(lib.kvx_peer_remove(held))
 
     def __repr__(self) -> str:
         return f"<kvx.Peer {self.name}>" if self._handle else "<kvx.Peer released>"

@@ -196,11 +196,14 @@ class Sender(Handle):
         Ends when everything is in the receiver's memory and it knows. The sender is then over.
         """
         last = ffi.from_buffer("uint8_t[]", payload)
-        return begin(self._news, report, lib.kvx_sender_finish, self._let_go(), last, len(payload))
+        with self._ending() as held:
+            return begin(self._news, report, lib.kvx_sender_finish, held, last, len(last))
 
     def abort(self, reason: str | None = None) -> None:
         """Gives the session up; the receiver is told why."""
-        check(lib.kvx_sender_abort(self._let_go(), _reason(reason)))
+        told = _reason(reason)
+        with self._ending() as held:
+            check(lib.kvx_sender_abort(held, told))
 
 
 class Receiver(Handle):
@@ -233,7 +236,9 @@ class Receiver(Handle):
 
         When this returns, nothing lands in the granted blocks any more.
         """
-        check(lib.kvx_receiver_close(self._let_go(), _reason(reason)))
+        told = _reason(reason)
+        with self._ending() as held:
+            check(lib.kvx_receiver_close(held, told))
 
 
 def block_column(blocks: Any) -> np.ndarray[Any, Any]:

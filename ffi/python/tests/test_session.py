@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import resource
 from collections.abc import Callable
 
 import numpy as np
@@ -87,6 +88,64 @@ def test_the_receiver_hears_the_reason(make_engine: Make) -> None:
     with pytest.raises(kvx.UnknownHandleError):
         sender.granted()
     receiver.close()
+
+
+@pytest.mark.parametrize("reason", ["a\0b", "\ud800"])
+def test_a_session_goes_on_if_its_end_is_refused(make_engine: Make, reason: str) -> None:
+    prefill, decode = make_engine("prefill"), make_engine("decode")
+    (ours, source), (theirs, target) = pool_of(prefill), pool_of(decode)
+    source[:] = 7
+    peer = decode.connect(prefill.address).wait(20)
+    receiver = peer.receiver(kvx.SessionKey(3), theirs, 16, [0])
+    sender = prefill.sender(kvx.SessionKey(3), ours)
+    sender.granted().wait(20)
+    with pytest.raises(kvx.InvalidError, match="reason"):
+        receiver.close(reason)
+    with pytest.raises(kvx.InvalidError, match="reason"):
+        sender.abort(reason)
+    sender.write(range(LAYERS), [0]).wait(20)
+    assert (target[:, 0] == 7).all()
+    receiver.close("enough")
+    sender.abort()
+    for closed in (receiver.close, sender.abort):
+        with pytest.raises(kvx.UnknownHandleError):
+            closed()
+
+
+def test_a_sender_that_could_not_finish_may_try_again(make_engine: Make) -> None:
+    prefill, decode = make_engine("prefill"), make_engine("decode")
+    (ours, _), (theirs, _) = pool_of(prefill), pool_of(decode)
+    peer = decode.connect(prefill.address).wait(20)
+    receiver = peer.receiver(kvx.SessionKey(4), theirs, 16, [0])
+    sender = prefill.sender(kvx.SessionKey(4), ours)
+    sender.granted().wait(20)
+    sender.write(range(LAYERS), [0]).wait(20)
+    payload = np.zeros(1 << 30, np.uint8)
+    with open("/proc/self/statm") as pages:
+        used = int(pages.read().split()[0]) * resource.getpagesize()
+    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (used + (1 << 29), hard))
+    try:
+        with pytest.raises(kvx.OutOfMemoryError):
+            sender.finish(payload)
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
+    finished = sender.finish(b"token 7")
+    assert receiver.done().wait(20) == b"token 7"
+    finished.wait(20)
+
+
+def test_a_payload_is_the_bytes_of_what_has_a_buffer(make_engine: Make) -> None:
+    prefill, decode = make_engine("prefill"), make_engine("decode")
+    (ours, _), (theirs, _) = pool_of(prefill), pool_of(decode)
+    peer = decode.connect(prefill.address).wait(20)
+    receiver = peer.receiver(kvx.SessionKey(5), theirs, 16, [0])
+    sender = prefill.sender(kvx.SessionKey(5), ours)
+    sender.granted().wait(20)
+    sender.write(range(LAYERS), [0]).wait(20)
+    tokens = np.arange(4, dtype=np.int64)
+    sender.finish(tokens)
+    assert receiver.done().wait(20) == tokens.tobytes()
 
 
 def test_numbers_and_names_that_are_none_are_errors(make_engine: Make) -> None:
