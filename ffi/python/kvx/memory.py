@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import enum
 from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
 
 from kvx._call import check, ffi, lib
 from kvx.errors import InvalidError, UnsupportedError
@@ -162,10 +165,25 @@ def _of_array(thing: Any) -> Memory:
     address, readonly = data
     if readonly:
         raise InvalidError("memory: cannot be written to")
-    item = int(interface["typestr"][2:])
     shape = tuple(interface["shape"])
-    length = _contiguous(shape, interface.get("strides"), item)
+    length = _contiguous(shape, interface.get("strides"), _item(thing, interface.get("typestr")))
     return Memory(int(address), length, thing)
+
+
+def _item(thing: Any, typestr: object) -> int:
+    """The bytes of an element of an array that has `__array_interface__`."""
+    # Of one of several fields the interface does not tell whether they are objects.
+    kind = thing.dtype if isinstance(thing, np.ndarray) else _kind(typestr)
+    if kind.hasobject:
+        raise InvalidError("memory: its elements are objects, which others cannot read")
+    return int(kind.itemsize)
+
+
+def _kind(typestr: object) -> np.dtype[Any]:
+    if isinstance(typestr, str):
+        with contextlib.suppress(TypeError, ValueError):
+            return np.dtype(typestr)
+    raise InvalidError(f"memory: {typestr!r} is no typestr of __array_interface__")
 
 
 def _contiguous(shape: tuple[int, ...], strides: tuple[int, ...] | None, item: int) -> int:

@@ -74,6 +74,41 @@ def test_what_is_no_memory_is_an_error(make_engine: Make, memory: object, says: 
         make_engine().register(memory)
 
 
+class Described:
+    """An array that is not NumPy's."""
+
+    def __init__(self, values: np.ndarray, **other: object) -> None:
+        self.values = values
+        self.__array_interface__ = {**values.__array_interface__, **other}
+
+
+def test_elements_of_every_kind_have_their_length(make_engine: Make) -> None:
+    engine = make_engine()
+    kinds = ["<U3", "S5", "M8[ns]", "m8[us]", "?", ">f8", "c16", "V7", "f4, (2,)i2, U1"]
+    for kind in kinds:
+        values = np.zeros(4, kind)
+        for memory in (values, Described(values)):
+            assert engine.register(memory).length == values.nbytes, kind
+
+
+@pytest.mark.parametrize(
+    ("memory", "says"),
+    [
+        (np.empty(4, object), "objects"),
+        (np.empty(4, "i4, O"), "objects"),
+        (Described(np.empty(4, object)), "objects"),
+        (Described(np.zeros(4), typestr="|t8"), "typestr"),
+        (Described(np.zeros(4), typestr="M8[nothing]"), "typestr"),
+        (Described(np.zeros(4), typestr=None), "typestr"),
+    ],
+)
+def test_elements_that_are_no_bytes_are_errors(
+    make_engine: Make, memory: object, says: str
+) -> None:
+    with pytest.raises(kvx.InvalidError, match=says):
+        make_engine().register(memory)
+
+
 def test_device_memory_is_not_supported(make_engine: Make) -> None:
     engine = make_engine()
     with pytest.raises(kvx.UnsupportedError, match="device 3"):
