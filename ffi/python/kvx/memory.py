@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from kvx._call import check, ffi, lib
-from kvx.errors import InvalidError, UnsupportedError
+from kvx.errors import InvalidError, ShutDownError, UnsupportedError
 
 if TYPE_CHECKING:
     from kvx.engine import Engine
@@ -98,7 +98,8 @@ class Region:
         When this returns no byte lands in it and none is read from it any more, whatever peers do.
 
         Raises:
-            UnknownHandleError: it was deregistered before, or its engine is closed.
+            UnknownHandleError: it was deregistered before.
+            ShutDownError: its engine was closed, which has deregistered it.
         """
         check(lib.kvx_region_deregister(self._handle))
         self._engine._forget(self._handle)
@@ -108,7 +109,9 @@ class Region:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.deregister()
+        # An engine that was closed has deregistered it.
+        with contextlib.suppress(ShutDownError):
+            self.deregister()
 
     def __repr__(self) -> str:
         return f"<kvx.Region {self.length} bytes at {self.address:#x}>"

@@ -142,6 +142,18 @@ def test_registered_memory_is_kept_alive(make_engine: Make) -> None:
     memory.append(1)
 
 
+def test_a_block_may_end_after_its_engine(make_engine: Make) -> None:
+    engine = make_engine()
+    with engine.allocate(4096) as region:
+        engine.close()
+    with pytest.raises(kvx.UnknownHandleError):
+        region.deregister()
+    with make_engine() as other:
+        region = other.allocate(4096)
+    with pytest.raises(kvx.ShutDownError):
+        region.deregister()
+
+
 def test_a_view_outlives_its_region(make_engine: Make) -> None:
     engine = make_engine()
     region = engine.allocate(1 << 20)
