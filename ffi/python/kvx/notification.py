@@ -14,7 +14,7 @@ class Notification(NamedTuple):
     data: bytes
     #: What errors call the peer.
     peer: str
-    #: The 16 bytes of its engine's id.
+    #: The 16 bytes of its engine's id; none if that is not known.
     engine: bytes
 
 
@@ -32,12 +32,19 @@ def take(engine: int, nanos: int) -> Notification | None:
         raise failure(status)
     taken = out[0]
     try:
-        identity = ffi.new("uint8_t[16]")
-        check(lib.kvx_notification_engine(taken, ffi.cast("void *", identity)))
         return Notification(
             data(lib.kvx_notification_bytes, taken),
             text(lib.kvx_notification_peer, taken),
-            bytes(ffi.buffer(identity)),
+            _engine(taken),
         )
     finally:
         lib.kvx_notification_release(taken)
+
+
+def _engine(taken: int) -> bytes:
+    identity = ffi.new("uint8_t[16]")
+    status = lib.kvx_notification_engine(taken, ffi.cast("void *", identity))
+    if status == _PENDING:
+        return b""
+    check(status)
+    return bytes(ffi.buffer(identity))

@@ -7,6 +7,8 @@ import pytest
 from conftest import Pair
 
 import kvx
+from kvx import notification
+from kvx._call import lib
 
 
 def fill(region: kvx.Region) -> np.ndarray:
@@ -48,6 +50,22 @@ def test_a_notification_follows_the_data(pair: Pair) -> None:
     assert (told.data, told.engine) == (b"all there", pair.a.id)
     assert bytes(pair.target.buffer) == bytes(pair.source.buffer)
     assert pair.b.poll_notification() is None
+
+
+def test_a_notification_of_an_engine_that_is_not_known_is_taken(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Unknowing:
+        def __getattr__(self, name: str) -> object:
+            if name == "kvx_notification_engine":
+                return lambda *_: kvx.Status.PENDING
+            return getattr(lib, name)
+
+    pair.peer.notify(b"from somebody").wait(10)
+    monkeypatch.setattr(notification, "lib", Unknowing())
+    told = pair.b.poll_notification()
+    assert told is not None
+    assert (told.data, told.engine) == (b"from somebody", b"")
 
 
 def test_notifications_that_wait_are_counted(pair: Pair) -> None:
