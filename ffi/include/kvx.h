@@ -360,9 +360,11 @@ kvx_status kvx_engine_identity(kvx_engine engine, uint8_t (*id)[16], uint8_t (*i
 kvx_status kvx_engine_address(kvx_engine engine, char *buffer, size_t *len);
 
 // A descriptor (eventfd(2)) that is readable once an operation of the engine has ended, or a
-// notification has come, since it was last read. It belongs to the engine: do not close it, and
-// read eight bytes from it before looking at what has happened. Notifications are told again only
-// after kvx_notification_take() has found none.
+// notification has come, since it was last read: read eight bytes from it before looking at what
+// has happened. Notifications are told again only after kvx_notification_take() has found none.
+//
+// It belongs to the engine: do not close it. The engine may close it as soon as it is closed
+// itself: stop watching it before, or watch a duplicate (dup(2)), which is readable then.
 //
 // # Safety
 // `descriptor` points to room for an int.
@@ -447,7 +449,7 @@ kvx_status kvx_notification_count_word(kvx_engine engine, const size_t **word);
 // `len` points to the room that `buffer` has; there their number is told.
 kvx_status kvx_notification_bytes(kvx_notification notification, uint8_t *buffer, size_t *len);
 
-// The id of the engine that a notification is from: 16 bytes.
+// The id of the engine that a notification is from: 16 bytes. KVX_PENDING if it is not known.
 //
 // # Safety
 // `id` points to room for 16 bytes.

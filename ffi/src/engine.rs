@@ -213,9 +213,11 @@ pub unsafe extern "C" fn kvx_engine_address(
 }
 
 /// A descriptor (eventfd(2)) that is readable once an operation of the engine has ended, or a
-/// notification has come, since it was last read. It belongs to the engine: do not close it, and
-/// read eight bytes from it before looking at what has happened. Notifications are told again only
-/// after kvx_notification_take() has found none.
+/// notification has come, since it was last read: read eight bytes from it before looking at what
+/// has happened. Notifications are told again only after kvx_notification_take() has found none.
+///
+/// It belongs to the engine: do not close it. The engine may close it as soon as it is closed
+/// itself: stop watching it before, or watch a duplicate (dup(2)), which is readable then.
 ///
 /// # Safety
 /// `descriptor` points to room for an int.

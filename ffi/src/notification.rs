@@ -98,7 +98,7 @@ pub unsafe extern "C" fn kvx_notification_bytes(
     })
 }
 
-/// The id of the engine that a notification is from: 16 bytes.
+/// The id of the engine that a notification is from: 16 bytes. KVX_PENDING if it is not known.
 ///
 /// # Safety
 /// `id` points to room for 16 bytes.
