@@ -71,10 +71,7 @@ impl<T: Clone> Completion<T> {
 
     /// Waits: looks for a moment, then sleeps.
     pub(crate) fn wait(&self) -> T {
-        let begin = Instant::now();
-        while !self.is_set() && begin.elapsed() < SPIN {
-            std::hint::spin_loop();
-        }
+        self.spin(SPIN);
         let mut state = self.lock();
         loop {
             if let Some(value) = &state.value {
@@ -93,6 +90,9 @@ impl<T: Clone> Completion<T> {
 
     /// Waits for `timeout` at most.
     pub(crate) fn wait_timeout(&self, timeout: Duration) -> Option<T> {
+        let begin = Instant::now();
+        self.spin(SPIN.min(timeout));
+        let timeout = timeout.saturating_sub(begin.elapsed());
         let mut state = self.lock();
         state.sleepers += 1;
         let unset = |state: &mut State<T>| state.value.is_none();
@@ -102,6 +102,13 @@ impl<T: Clone> Completion<T> {
             .unwrap_or_else(PoisonError::into_inner);
         state.sleepers -= 1;
         state.value.clone()
+    }
+
+    fn spin(&self, at_most: Duration) {
+        let begin = Instant::now();
+        while !self.is_set() && begin.elapsed() < at_most {
+            std::hint::spin_loop();
+        }
     }
 
     fn poll_value(&self, cx: &mut Context<'_>) -> Poll<T> {

@@ -6,7 +6,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use kvx_core::error::{Cause, Error, Invalid, Operation as Doing, PeerName, Result};
@@ -405,14 +405,21 @@ impl Transfer {
     /// What the transfer failed with.
     pub fn wait(&self) -> Result<TransferReport> {
         if let Some(posted) = &self.posted {
-            posted.attend(self.operation.completion())?;
+            posted.attend(self.operation.completion(), None)?;
         }
         self.operation.wait()
     }
 
     /// Waits on the calling thread for `timeout` at most; `None`: it is still under way.
     pub fn wait_timeout(&self, timeout: Duration) -> Option<Result<TransferReport>> {
-        self.operation.wait_timeout(timeout)
+        let begin = Instant::now();
+        if let Some(posted) = &self.posted
+            && !timeout.is_zero()
+            && let Err(error) = posted.attend(self.operation.completion(), Some(timeout))
+        {
+            return Some(Err(error));
+        }
+        self.operation.wait_timeout(timeout.saturating_sub(begin.elapsed()))
     }
 
     /// Gives the transfer up. Its outcome is then [`Cause::Cancelled`], fenced once the owner of
@@ -427,16 +434,16 @@ impl Transfer {
 }
 
 impl Posted {
-    /// Moves what the transfer's lane brings from the calling thread, until the transfer ends or
-    /// the lane does.
-    fn attend(&self, end: &TransferDone) -> Result<()> {
+    /// Moves what the transfer's lane brings from the calling thread, until the transfer ends, the
+    /// lane does, or `timeout` has passed.
+    fn attend(&self, end: &TransferDone, timeout: Option<Duration>) -> Result<()> {
         if self.link.shared.upgrade().is_some_and(|shared| shared.is_forked()) {
             // Nobody in this process will ever tell the end.
             let error = Error::new(self.doing, Cause::Forked);
             return Err(error.with_peer(self.link.first_name().clone()));
         }
         if let Some(lane) = &self.lane {
-            lane.attend(&mut |cx| end.is_set_or_wakes(cx));
+            lane.attend(timeout, &mut |cx| end.is_set_or_wakes(cx));
         }
         Ok(())
     }

@@ -14,6 +14,7 @@ use std::fmt;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::task::Context;
+use std::time::Duration;
 
 use crate::error::{LaneError, Refusal, Violation};
 use crate::id::{LaneId, RegionId, Slot};
@@ -65,12 +66,13 @@ pub trait Lane: Send + Sync + fmt::Debug {
     fn drive(&self, budget: usize);
 
     /// Moves what the peer sends on this lane from the calling thread, which waits for something
-    /// that it will probably bring, until `is_over` or the lane ends. `is_over` registers the waker
-    /// of its context, which ends the thread's sleep, when the answer is no.
+    /// that it will probably bring, until `is_over`, the lane ends, or `timeout` has passed.
+    /// `is_over` registers the waker of its context, which ends the thread's sleep, when the answer
+    /// is no.
     ///
     /// Saves the hand-over from the transport's threads; may return at once, and does where
     /// another thread attends the lane already.
-    fn attend(&self, is_over: &mut dyn FnMut(&mut Context<'_>) -> bool);
+    fn attend(&self, timeout: Option<Duration>, is_over: &mut dyn FnMut(&mut Context<'_>) -> bool);
 
     /// Ends the lane: nothing is read from or written to registered memory after
     /// [`LaneHost::closed`] was called, which happens once, soon, on the transport's threads.

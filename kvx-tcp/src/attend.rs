@@ -15,8 +15,9 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Wake, Waker};
+use std::time::{Duration, Instant};
 
-use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
+use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 
 use crate::lane::{Pumped, TcpLane};
 
@@ -26,9 +27,11 @@ const TURN: usize = 1 << 20;
 /// Asked whether the wait is over; registers the waker where it is not.
 type IsOver<'a> = dyn FnMut(&mut Context<'_>) -> bool + 'a;
 
-/// Sees to the lane's arrivals until `is_over`, or the lane ends. Returns at once where another
-/// thread does already, or the process has no descriptor left.
-pub(crate) fn attend(lane: &TcpLane, is_over: &mut IsOver<'_>) {
+/// Sees to the lane's arrivals until `is_over`, the lane ends, or `timeout` has passed. Returns at
+/// once where another thread does already, or the process has no descriptor left.
+pub(crate) fn attend(lane: &TcpLane, timeout: Option<Duration>, is_over: &mut IsOver<'_>) {
+    // Without end where it is farther than the clock counts.
+    let until = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
     let Some(bell) = Bell::of_this_thread(lane.doorbell().thread().process()) else {
         return;
     };
@@ -41,7 +44,8 @@ pub(crate) fn attend(lane: &TcpLane, is_over: &mut IsOver<'_>) {
     lane.watched().set_arrivals(false, lane.doorbell());
     let waker = Waker::from(Arc::clone(&bell));
     let mut cx = Context::from_waker(&waker);
-    while bell.sleep(lane, &socket, || is_over(&mut cx)).is_continue() && lane.ending().is_none() {
+    let mut sleep = || bell.sleep(lane, &socket, until, || is_over(&mut cx));
+    while sleep().is_continue() && lane.ending().is_none() {
         see_to(lane);
         if lane.waits_for_memory() {
             // Its provider rings the I/O thread, and poll would not sleep while bytes are there.
@@ -92,22 +96,26 @@ impl Bell {
         Some(Self { event, asleep: AtomicBool::new(false) })
     }
 
-    /// Sleeps until something arrives or the bell rings. Breaks off, at once, if `is_over`, or there
-    /// is no way to sleep.
+    /// Sleeps until something arrives, the bell rings, or `until` has come. Breaks off, at once, if
+    /// it has, or `is_over`, or there is no way to sleep.
     fn sleep(
         &self,
         lane: &TcpLane,
         socket: &OwnedFd,
+        until: Option<Instant>,
         is_over: impl FnOnce() -> bool,
     ) -> ControlFlow<()> {
+        let left = until.map(|until| until.saturating_duration_since(Instant::now()));
         self.asleep.store(true, Ordering::SeqCst);
-        if is_over() {
+        if is_over() || left == Some(Duration::ZERO) {
             self.asleep.store(false, Ordering::SeqCst);
             return ControlFlow::Break(());
         }
         let arrivals = PollFlags::IN | PollFlags::RDHUP;
         let mut watched = [PollFd::new(socket, arrivals), PollFd::new(&self.event, PollFlags::IN)];
-        let polled = poll(&mut watched, None);
+        // What is too long to say is as good as no end.
+        let left = left.and_then(|left| Timespec::try_from(left).ok());
+        let polled = poll(&mut watched, left.as_ref());
         let [arrived, rung] = watched.map(|fd| fd.revents());
         if arrived.intersects(PollFlags::RDHUP | PollFlags::HUP | PollFlags::ERR) {
             lane.expect_end();

@@ -10,6 +10,7 @@ use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Waker};
+use std::time::Duration;
 
 use kvx_core::error::LaneError;
 use kvx_core::id::LaneId;
@@ -194,8 +195,8 @@ impl Lane for TcpLane {
         }
     }
 
-    fn attend(&self, is_over: &mut dyn FnMut(&mut Context<'_>) -> bool) {
-        attend::attend(self, is_over);
+    fn attend(&self, timeout: Option<Duration>, is_over: &mut dyn FnMut(&mut Context<'_>) -> bool) {
+        attend::attend(self, timeout, is_over);
     }
 
     fn close(&self, cause: LaneError) {

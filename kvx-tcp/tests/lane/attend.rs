@@ -7,6 +7,7 @@ use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Mutex};
 use std::task::Waker;
 use std::thread::{self, JoinHandle, ThreadId};
+use std::time::Duration;
 
 use kvx_core::error::LaneError;
 use kvx_core::time::Time;
@@ -36,7 +37,7 @@ impl Wait {
         let (lane, wait) = (Arc::clone(lane), Arc::clone(self));
         let (asked, first) = channel();
         let attendant = thread::spawn(move || {
-            lane.attend(&mut |cx| {
+            lane.attend(None, &mut |cx| {
                 *wait.waker.lock().unwrap() = Some(cx.waker().clone());
                 let is_over = wait.is_over.load(Ordering::SeqCst);
                 let _ = asked.send(());
@@ -114,6 +115,17 @@ fn what_arrives_is_received_by_the_thread_that_waits() {
 }
 
 #[test]
+fn an_attendant_leaves_at_its_timeout() {
+    let mut scene = Scene::new();
+    let finished = finishers(&scene.host);
+    scene.lane.attend(Some(Duration::from_millis(10)), &mut |_| false);
+    scene.lane.attend(Some(Duration::ZERO), &mut |_| false);
+    scene.write(1, b"after.");
+    scene.host.wait(&done(1));
+    assert_ne!(finished.recv().unwrap(), thread::current().id());
+}
+
+#[test]
 fn an_attendant_that_leaves_half_a_frame_leaves_it_to_the_io_thread() {
     for cut in [1, 63, 64, 70, 80, 83] {
         let mut scene = Scene::new();
@@ -135,7 +147,7 @@ fn a_lane_has_one_attendant_and_the_second_goes_at_once() {
     let mut scene = Scene::new();
     let wait = Arc::new(Wait::default());
     let attendant = wait.attend(&scene.lane);
-    scene.lane.attend(&mut |_| panic!("not asked: the lane is attended"));
+    scene.lane.attend(None, &mut |_| panic!("not asked: the lane is attended"));
     scene.write(1, b"served");
     scene.host.wait(&done(1));
     wait.end();
@@ -157,7 +169,7 @@ fn the_end_of_a_lane_ends_its_attendance() {
         end(&scene);
         scene.host.wait_closed();
         attendant.join().unwrap();
-        scene.lane.attend(&mut |_| panic!("not asked: the lane has ended"));
+        scene.lane.attend(None, &mut |_| panic!("not asked: the lane has ended"));
     }
 }
 
