@@ -1,11 +1,8 @@
 //! Options of the transport. Not where they are read from: the engine's builder does that.
 
-use std::num::NonZeroUsize;
-use std::thread;
 use std::time::Duration;
 
-/// More I/O threads than this serve nothing but mistakes.
-const MAX_IO_THREADS: usize = 64;
+use kvx_io::{MAX_IO_THREADS, default_io_threads};
 
 /// How a [`TcpTransport`](crate::TcpTransport) works. Every option has a default that suits a
 /// serving engine's host.
@@ -32,8 +29,7 @@ pub struct TcpOptions {
 impl TcpOptions {
     /// The defaults.
     pub fn new() -> Self {
-        let cores = thread::available_parallelism().map_or(1, NonZeroUsize::get);
-        let few = cores.min(4);
+        let few = default_io_threads();
         Self {
             io_threads: few,
             lanes: few as u16,

@@ -19,14 +19,12 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use kvx_core::error::{LaneError, Refusal, Violation};
-use kvx_core::region::Leases;
-use kvx_core::transport::{Access, Admission, Landing, LaneHost};
+use kvx_core::transport::{Access, Admission, Landing};
 use kvx_core::wire::frame::{RawSpan, decode_table};
 use kvx_core::wire::{FRAME_HEADER_LEN, FrameHeader, FrameKind, WireSpan};
+use kvx_io::{LaneState, Places, ReceiveHalf, Received, admit};
 use zerocopy::IntoBytes;
 
-use crate::lane::TcpLane;
-use crate::places::Places;
 use crate::sys::{self, Arrived};
 
 /// The receiving half.
@@ -68,15 +66,6 @@ enum Stage {
     Discard(u64),
 }
 
-/// What a turn came to.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Received {
-    /// The budget is spent, and there may be more.
-    pub(crate) more: bool,
-    /// The host was told of something.
-    pub(crate) frames: bool,
-}
-
 /// What a step came to.
 enum Step {
     /// As many bytes were taken from the socket, or something else has changed.
@@ -85,26 +74,10 @@ enum Step {
     Wait,
 }
 
-impl Receiver {
-    pub(crate) fn new(socket: Arc<OwnedFd>) -> Self {
-        Self {
-            socket: Some(socket),
-            stage: Stage::Header,
-            head: [0; FRAME_HEADER_LEN],
-            have: 0,
-            table: Vec::new(),
-            table_have: 0,
-            spans: Vec::new(),
-            landing: Landing::default(),
-            places: Places::default(),
-            exhausted: false,
-        }
-    }
-
-    /// Receives until the socket is empty, or `left` bytes are used up.
-    pub(crate) fn turn(
+impl ReceiveHalf for Receiver {
+    fn turn(
         &mut self,
-        lane: &TcpLane,
+        lane: &LaneState,
         left: &mut usize,
         received: &mut Received,
     ) -> Result<(), LaneError> {
@@ -130,17 +103,33 @@ impl Receiver {
         Ok(())
     }
 
-    /// The lane has ended: lets go of everything, and receives nothing any more.
-    pub(crate) fn end(&mut self) {
+    fn end(&mut self) {
         self.socket = None;
         self.leave(Stage::Header);
         self.table = Vec::new();
         self.spans = Vec::new();
     }
+}
+
+impl Receiver {
+    pub(crate) fn new(socket: Arc<OwnedFd>) -> Self {
+        Self {
+            socket: Some(socket),
+            stage: Stage::Header,
+            head: [0; FRAME_HEADER_LEN],
+            have: 0,
+            table: Vec::new(),
+            table_have: 0,
+            spans: Vec::new(),
+            landing: Landing::default(),
+            places: Places::default(),
+            exhausted: false,
+        }
+    }
 
     fn step(
         &mut self,
-        lane: &TcpLane,
+        lane: &LaneState,
         socket: &OwnedFd,
         limit: usize,
         frames: &mut bool,
@@ -189,7 +178,7 @@ impl Receiver {
         }
     }
 
-    fn read_header(&mut self, lane: &TcpLane, socket: &OwnedFd) -> Result<Step, LaneError> {
+    fn read_header(&mut self, lane: &LaneState, socket: &OwnedFd) -> Result<Step, LaneError> {
         let room = self.head.get_mut(self.have..).unwrap_or_default();
         let Some(bytes) = read(lane, socket, room, &mut self.exhausted)? else {
             return Ok(Step::Wait);
@@ -205,7 +194,7 @@ impl Receiver {
 
     fn read_table(
         &mut self,
-        lane: &TcpLane,
+        lane: &LaneState,
         socket: &OwnedFd,
         header: FrameHeader,
     ) -> Result<Step, LaneError> {
@@ -223,7 +212,7 @@ impl Receiver {
     }
 
     /// The header is complete.
-    fn begin(&mut self, lane: &TcpLane) -> Result<Step, LaneError> {
+    fn begin(&mut self, lane: &LaneState) -> Result<Step, LaneError> {
         lane.received().frame();
         self.have = 0;
         let header = FrameHeader::decode(&self.head).map_err(Violation::from)?;
@@ -241,7 +230,7 @@ impl Receiver {
     }
 
     /// Header and table are complete: the host decides.
-    fn arrive(&mut self, lane: &TcpLane, header: FrameHeader) -> Result<Step, LaneError> {
+    fn arrive(&mut self, lane: &LaneState, header: FrameHeader) -> Result<Step, LaneError> {
         decode_table(&header, &self.table, &mut self.spans).map_err(Violation::from)?;
         self.landing.clear();
         let admission =
@@ -261,7 +250,7 @@ impl Receiver {
         Ok(Step::Took(0))
     }
 
-    fn stage_memory(&mut self, lane: &TcpLane, header: FrameHeader) -> Step {
+    fn stage_memory(&mut self, lane: &LaneState, header: FrameHeader) -> Step {
         lane.set_waits_for_memory(true);
         let waker = lane.waker();
         let mut cx = Context::from_waker(&waker);
@@ -287,7 +276,7 @@ impl Receiver {
     /// One call into registered memory, and into the next header if the payload ends.
     fn scatter(
         &mut self,
-        lane: &TcpLane,
+        lane: &LaneState,
         socket: &OwnedFd,
         header: FrameHeader,
         limit: usize,
@@ -327,7 +316,7 @@ impl Receiver {
     /// All of the payload has been read. What was staged moves on, under leases that are taken
     /// anew each time the provider is asked; a copy of its own that goes on in between is its own
     /// to guard.
-    fn commit(&mut self, lane: &TcpLane, header: FrameHeader) -> Step {
+    fn commit(&mut self, lane: &LaneState, header: FrameHeader) -> Step {
         if self.places.is_staged() {
             lane.set_waits_for_memory(true);
             let waker = lane.waker();
@@ -352,7 +341,7 @@ impl Receiver {
 
     /// Nothing more of the frame lands: the host hears at once, and the `rest` of the payload,
     /// which is still to come, is dropped.
-    fn refuse(&mut self, lane: &TcpLane, header: FrameHeader, refusal: Refusal, rest: u64) {
+    fn refuse(&mut self, lane: &LaneState, header: FrameHeader, refusal: Refusal, rest: u64) {
         self.leave(Stage::Discard(rest));
         lane.host().frame_finished(lane.id(), &header, Err(refusal));
     }
@@ -366,7 +355,7 @@ impl Receiver {
 
     fn discard(
         &mut self,
-        lane: &TcpLane,
+        lane: &LaneState,
         socket: &OwnedFd,
         rest: u64,
         limit: usize,
@@ -385,21 +374,10 @@ impl Receiver {
     }
 }
 
-/// Leases on everything that must be open for `landing`, in the time that it has.
-fn admit<'a>(landing: &'a Landing, host: &dyn LaneHost) -> Result<Leases<'a>, Refusal> {
-    let regions = landing.regions.iter().map(|region| &region.gate);
-    let gates = landing.gates.iter().map(|gate| &**gate);
-    let held = Leases::enter(regions.chain(gates)).map_err(|closed| {
-        if closed.index < landing.regions.len() { Refusal::RegionClosed } else { Refusal::Fenced }
-    })?;
-    // Looked at last: what lies between the look and the call is the copy already in progress.
-    if host.now() < landing.expiry { Ok(held) } else { Err(Refusal::Expired) }
-}
-
 /// Reads into a buffer of this process; `None` if nothing has arrived. Notes whether the socket is
 /// exhausted now.
 fn read(
-    lane: &TcpLane,
+    lane: &LaneState,
     socket: &OwnedFd,
     buffer: &mut [u8],
     exhausted: &mut bool,
@@ -434,11 +412,9 @@ mod tests {
 
     use kvx_core::id::LaneId;
     use kvx_core::time::Time;
-    use kvx_core::transport::OutFrame;
+    use kvx_core::transport::{LaneHost, OutFrame};
 
     use super::*;
-    use crate::doorbell::Doorbell;
-    use crate::io_thread::IoThread;
 
     /// Counts the frames that it is told were dealt with.
     #[derive(Default)]
@@ -480,9 +456,8 @@ mod tests {
             peer.write_all(&FrameHeader::ack(processed, 0).encode()).unwrap();
         }
         let host = Arc::new(Acknowledged::default());
-        let doorbell = Arc::new(Doorbell::new(1, Arc::new(IoThread::new().unwrap())));
         let socket = Arc::new(OwnedFd::from(ours));
-        let lane = TcpLane::new(LaneId(1), Arc::clone(&host) as _, doorbell, &socket);
+        let lane = LaneState::unserved(LaneId(1), Arc::clone(&host) as _, &socket).unwrap();
         let mut receiver = Receiver::new(socket);
         for turn in 1..=2 {
             // As much as one frame: nothing is left of it when the frame has been read.

@@ -12,10 +12,9 @@ use kvx_core::region::{Leases, Region};
 use kvx_core::transport::{Access, AnswerFrame, LocalSpan, OutFrame, PlannedFrame};
 use kvx_core::wire::frame::RawSpan;
 use kvx_core::wire::{FrameHeader, WireSpan};
+use kvx_io::{LaneState, Places, SendHalf, Sent};
 use zerocopy::IntoBytes;
 
-use crate::lane::TcpLane;
-use crate::places::Places;
 use crate::sys;
 
 /// Frames without payload are gathered before the next frame with payload, or until they are this
@@ -58,33 +57,8 @@ enum Stage {
     Releasing,
 }
 
-/// What a turn came to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Sent {
-    /// Nothing can be done now.
-    Done,
-    /// The budget is spent.
-    More,
-}
-
-impl Sender {
-    pub(crate) fn new(socket: Arc<OwnedFd>) -> Self {
-        Self {
-            socket: Some(socket),
-            prefix: Vec::new(),
-            sent: 0,
-            ready: 0,
-            was_full: false,
-            stage: Stage::Empty,
-            regions: Vec::new(),
-            spans: Vec::new(),
-            places: Places::default(),
-            known: Vec::new(),
-        }
-    }
-
-    /// Sends until the host has no frame, the socket no room, or `left` bytes are used up.
-    pub(crate) fn turn(&mut self, lane: &TcpLane, left: &mut usize) -> Result<Sent, LaneError> {
+impl SendHalf for Sender {
+    fn turn(&mut self, lane: &LaneState, left: &mut usize) -> Result<Sent, LaneError> {
         while lane.ending().is_none() {
             match self.stage {
                 Stage::Empty if self.sent < self.ready => {}
@@ -118,16 +92,32 @@ impl Sender {
         Ok(Sent::Done)
     }
 
-    /// The lane has ended: lets go of everything, and sends nothing any more.
-    pub(crate) fn end(&mut self) {
+    fn end(&mut self) {
         self.socket = None;
         self.release();
         self.prefix = Vec::new();
         (self.sent, self.ready) = (0, 0);
     }
+}
+
+impl Sender {
+    pub(crate) fn new(socket: Arc<OwnedFd>) -> Self {
+        Self {
+            socket: Some(socket),
+            prefix: Vec::new(),
+            sent: 0,
+            ready: 0,
+            was_full: false,
+            stage: Stage::Empty,
+            regions: Vec::new(),
+            spans: Vec::new(),
+            places: Places::default(),
+            known: Vec::new(),
+        }
+    }
 
     /// One system call. `false` if the socket takes no more for now.
-    fn send(&mut self, lane: &TcpLane, left: &mut usize) -> Result<bool, LaneError> {
+    fn send(&mut self, lane: &LaneState, left: &mut usize) -> Result<bool, LaneError> {
         let Some(socket) = &self.socket else {
             return Ok(false);
         };
@@ -147,7 +137,7 @@ impl Sender {
             Ok(bytes) => bytes,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 self.was_full = true;
-                lane.watched().is_full(lane.doorbell());
+                lane.is_full();
                 return Ok(false);
             }
             Err(error) if error.raw_os_error() == Some(libc::EFAULT) => {
@@ -156,7 +146,7 @@ impl Sender {
             Err(error) => return Err(Arc::new(error).into()),
         };
         if mem::take(&mut self.was_full) {
-            lane.watched().has_taken();
+            lane.has_taken();
         }
         lane.sent().call(bytes);
         *left = left.saturating_sub(bytes);
@@ -172,7 +162,7 @@ impl Sender {
     }
 
     /// Takes up the host's next frames. `false` if there are none.
-    fn fetch(&mut self, lane: &TcpLane) -> Result<bool, LaneError> {
+    fn fetch(&mut self, lane: &LaneState) -> Result<bool, LaneError> {
         self.prefix.clear();
         self.sent = 0;
         self.ready = 0;
@@ -260,7 +250,7 @@ impl Sender {
 
     /// Asks for the staging memory of the frame. The leases are held while a provider is asked; a
     /// copy of its own that goes on afterwards is its own to guard.
-    fn poll_stage(&mut self, lane: &TcpLane) -> Result<Poll<()>, LaneError> {
+    fn poll_stage(&mut self, lane: &LaneState) -> Result<Poll<()>, LaneError> {
         let held = Leases::enter(self.regions.iter().map(|region| &region.gate))
             .map_err(|_| LaneError::SourceGone)?;
         let waker = lane.waker();
@@ -276,7 +266,7 @@ impl Sender {
     }
 
     /// Gives staging memory back. A refusal has nothing to say any more: the bytes are sent.
-    fn poll_release(&mut self, lane: &TcpLane) -> Poll<()> {
+    fn poll_release(&mut self, lane: &LaneState) -> Poll<()> {
         if self.places.is_staged() {
             let waker = lane.waker();
             let mut cx = Context::from_waker(&waker);

@@ -6,7 +6,7 @@
 //! [`gather`] and [`scatter`] hand addresses to the kernel that no reference vouches for. Who
 //! does:
 //! - The address of a place comes from a [`MemoryProvider`](kvx_core::transport::MemoryProvider)
-//!   and lies inside its region ([`crate::places`] checks the bounds). Whoever registered the
+//!   and lies inside its region ([`kvx_io::Places`] checks the bounds). Whoever registered the
 //!   memory promised, in an unsafe call of the engine, that system calls may read and write it
 //!   until the region's gate is closed and drained, and that nothing of it is borrowed meanwhile.
 //! - The caller shows [`Leases`] on the gates of all regions concerned: none of them has drained.

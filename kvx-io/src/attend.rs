@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 
-use crate::lane::{Pumped, TcpLane};
+use crate::lane::{LaneState, Pumped, SocketLane};
 
 /// Bytes that are received, and sent, before the thread looks up.
 const TURN: usize = 1 << 20;
@@ -29,37 +29,38 @@ type IsOver<'a> = dyn FnMut(&mut Context<'_>) -> bool + 'a;
 
 /// Sees to the lane's arrivals until `is_over`, the lane ends, or `timeout` has passed. Returns at
 /// once where another thread does already, or the process has no descriptor left.
-pub(crate) fn attend(lane: &TcpLane, timeout: Option<Duration>, is_over: &mut IsOver<'_>) {
+pub(crate) fn attend(lane: &SocketLane, timeout: Option<Duration>, is_over: &mut IsOver<'_>) {
     // Without end where it is farther than the clock counts.
     let until = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
-    let Some(bell) = Bell::of_this_thread(lane.doorbell().thread().process()) else {
+    let state = &lane.state;
+    let Some(bell) = Bell::of_this_thread(state.doorbell().thread().process()) else {
         return;
     };
-    let Some(socket) = lane.watched().socket() else {
+    let Some(socket) = state.watched().socket() else {
         return;
     };
-    if lane.attended.swap(true, Ordering::AcqRel) {
+    if state.attended.swap(true, Ordering::AcqRel) {
         return;
     }
-    lane.watched().set_arrivals(false, lane.doorbell());
+    state.watched().set_arrivals(false, state.doorbell());
     let waker = Waker::from(Arc::clone(&bell));
     let mut cx = Context::from_waker(&waker);
-    let mut sleep = || bell.sleep(lane, &socket, until, || is_over(&mut cx));
-    while sleep().is_continue() && lane.ending().is_none() {
+    let mut sleep = || bell.sleep(state, &socket, until, || is_over(&mut cx));
+    while sleep().is_continue() && state.ending().is_none() {
         see_to(lane);
-        if lane.waits_for_memory() {
+        if state.waits_for_memory() {
             // Its provider rings the I/O thread, and poll would not sleep while bytes are there.
             break;
         }
     }
-    lane.watched().set_arrivals(true, lane.doorbell());
-    lane.attended.store(false, Ordering::Release);
+    state.watched().set_arrivals(true, state.doorbell());
+    state.attended.store(false, Ordering::Release);
 }
 
 /// Receives what is there, and sends what follows from it.
-fn see_to(lane: &TcpLane) {
+fn see_to(lane: &SocketLane) {
     if lane.receive(TURN).frames && lane.pump(TURN) == Pumped::More {
-        lane.doorbell().ring();
+        lane.state.doorbell().ring();
     }
 }
 
@@ -100,7 +101,7 @@ impl Bell {
     /// it has, or `is_over`, or there is no way to sleep.
     fn sleep(
         &self,
-        lane: &TcpLane,
+        lane: &LaneState,
         socket: &OwnedFd,
         until: Option<Instant>,
         is_over: impl FnOnce() -> bool,

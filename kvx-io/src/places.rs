@@ -6,12 +6,12 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use kvx_core::error::Refusal;
-use kvx_core::region::Region;
-use kvx_core::transport::{Access, HostSpan, LocalSpan, Staged};
+use kvx_core::region::{Leases, Region};
+use kvx_core::transport::{Access, HostSpan, Landing, LaneHost, LocalSpan, Staged};
 
 /// Where the bytes of one frame come from or go to. Kept by a lane and filled anew for each frame.
 #[derive(Debug, Default)]
-pub(crate) struct Places {
+pub struct Places {
     /// One for each span of the frame, in payload order. Those before `first` are done, the one
     /// at `first` begins at its first byte that is not.
     hosts: Vec<HostSpan>,
@@ -39,7 +39,7 @@ impl Places {
     ///
     /// # Errors
     /// When they do not fit: the spans come from the host, so that this is its mistake.
-    pub(crate) fn fill(
+    pub fn fill(
         &mut self,
         regions: &[Arc<Region>],
         spans: &[LocalSpan],
@@ -87,12 +87,12 @@ impl Places {
     }
 
     /// Whether some memory must be staged, or committed.
-    pub(crate) fn is_staged(&self) -> bool {
+    pub fn is_staged(&self) -> bool {
         !self.staged.is_empty()
     }
 
     /// Asks each region that must be staged, by one call, until all are ready.
-    pub(crate) fn poll_stage(
+    pub fn poll_stage(
         &mut self,
         access: Access,
         regions: &[Arc<Region>],
@@ -113,7 +113,7 @@ impl Places {
     }
 
     /// Commits all staging memory, and lets go of it.
-    pub(crate) fn poll_commit(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Refusal>> {
+    pub fn poll_commit(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Refusal>> {
         let mut index = 0;
         while let Some(staged) = self.staged.get_mut(index) {
             let done = match &mut staged.held {
@@ -130,17 +130,17 @@ impl Places {
     }
 
     /// The places of the bytes that are not done.
-    pub(crate) fn rest(&self) -> &[HostSpan] {
+    pub fn rest(&self) -> &[HostSpan] {
         self.hosts.get(self.first..).unwrap_or_default()
     }
 
     /// The number of bytes that are not done.
-    pub(crate) fn left(&self) -> u64 {
+    pub fn left(&self) -> u64 {
         self.left
     }
 
     /// The next `bytes` bytes are done; at most `left`.
-    pub(crate) fn advance(&mut self, mut bytes: u64) {
+    pub fn advance(&mut self, mut bytes: u64) {
         self.left = self.left.saturating_sub(bytes);
         while let Some(host) = self.hosts.get_mut(self.first) {
             if bytes < host.len {
@@ -154,7 +154,7 @@ impl Places {
     }
 
     /// Lets go of everything; staging memory that was not committed is dropped.
-    pub(crate) fn clear(&mut self) {
+    pub fn clear(&mut self) {
         self.hosts.clear();
         self.first = 0;
         self.left = 0;
@@ -177,4 +177,18 @@ impl StagedRegion {
         }
         Ok(())
     }
+}
+
+/// Leases on everything that must be open for `landing`, in the time that it has.
+///
+/// # Errors
+/// A region was deregistered, the transfer or its grant fenced, or the time is over.
+pub fn admit<'a>(landing: &'a Landing, host: &dyn LaneHost) -> Result<Leases<'a>, Refusal> {
+    let regions = landing.regions.iter().map(|region| &region.gate);
+    let gates = landing.gates.iter().map(|gate| &**gate);
+    let held = Leases::enter(regions.chain(gates)).map_err(|closed| {
+        if closed.index < landing.regions.len() { Refusal::RegionClosed } else { Refusal::Fenced }
+    })?;
+    // Looked at last: what lies between the look and the call is the copy already in progress.
+    if host.now() < landing.expiry { Ok(held) } else { Err(Refusal::Expired) }
 }

@@ -19,7 +19,7 @@ use kvx_core::error::LaneError;
 use rustix::event::{EventfdFlags, Timespec, epoll, eventfd};
 
 use crate::counters::Meter;
-use crate::lane::{Pumped, TcpLane};
+use crate::lane::{Pumped, SocketLane};
 use crate::watch::Watch;
 
 /// The eventfd's token. Lanes count upward from 0.
@@ -60,7 +60,7 @@ struct Inbox {
 /// A lane on its way to the thread.
 #[derive(Debug)]
 pub(crate) struct Opened {
-    pub(crate) lane: Arc<TcpLane>,
+    pub(crate) lane: Arc<SocketLane>,
     pub(crate) socket: Arc<OwnedFd>,
 }
 
@@ -95,7 +95,7 @@ impl IoThread {
         }
         // Both under the inbox's lock: the thread, woken by the lane's first event, finds the
         // lane in its inbox.
-        let data = epoll::EventData::new_u64(opened.lane.doorbell().token());
+        let data = epoll::EventData::new_u64(opened.lane.state.doorbell().token());
         epoll::add(&self.epoll, &*opened.socket, data, Watch::AT_FIRST.flags())
             .map_err(|errno| LaneError::from(Arc::new(errno.into())))?;
         inbox.opened.push(opened);
@@ -157,7 +157,7 @@ pub(crate) struct EventLoop {
 
 /// One lane.
 struct Entry {
-    lane: Arc<TcpLane>,
+    lane: Arc<SocketLane>,
     socket: Arc<OwnedFd>,
     /// In `due`.
     is_due: bool,
@@ -219,7 +219,7 @@ impl EventLoop {
             mem::swap(&mut left.rung, &mut inbox.rung);
         }
         for opened in inbox.opened.drain(..) {
-            let token = opened.lane.doorbell().token();
+            let token = opened.lane.state.doorbell().token();
             let entry = Entry {
                 lane: opened.lane,
                 socket: opened.socket,
@@ -232,9 +232,9 @@ impl EventLoop {
         }
         for token in inbox.rung.drain(..) {
             if let Some(entry) = self.lanes.get_mut(&token) {
-                entry.lane.doorbell().answer();
+                entry.lane.state.doorbell().answer();
                 entry.sendable = true;
-                entry.readable |= entry.lane.waits_for_memory();
+                entry.readable |= entry.lane.state.waits_for_memory();
                 entry.queue(token, &mut self.due);
             }
         }
@@ -247,7 +247,7 @@ impl EventLoop {
         };
         let ends = Flags::RDHUP | Flags::HUP | Flags::ERR;
         if flags.intersects(ends) {
-            entry.lane.expect_end();
+            entry.lane.state.expect_end();
         }
         entry.readable |= flags.intersects(ends | Flags::IN);
         entry.sendable |= flags.intersects(ends | Flags::OUT);
@@ -266,7 +266,7 @@ impl EventLoop {
         if entry.turn(self.turn_bytes) {
             entry.queue(token, &mut self.due);
         }
-        if let Some(cause) = entry.lane.ending().cloned() {
+        if let Some(cause) = entry.lane.state.ending().cloned() {
             self.end(token, cause);
         }
     }
@@ -277,14 +277,14 @@ impl EventLoop {
             return;
         };
         // Others may be at work on the lane, and look for the cause.
-        entry.lane.end_with(cause.clone());
+        entry.lane.state.end_with(cause.clone());
         entry.lane.end_halves();
         // Both calls fail only for a socket that is past them.
         let _ = rustix::net::shutdown(entry.socket.as_fd(), rustix::net::Shutdown::Both);
         let _ = epoll::delete(&self.shared.epoll, entry.socket.as_fd());
         drop(entry.socket);
         self.shared.lanes.fetch_sub(1, Ordering::Relaxed);
-        entry.lane.tell_closed(cause);
+        entry.lane.state.tell_closed(cause);
     }
 
     fn end_all(&mut self, cause: &LaneError) {
@@ -292,7 +292,7 @@ impl EventLoop {
         let tokens: Vec<u64> = self.lanes.keys().copied().collect();
         for token in tokens {
             let lane = self.lanes.get(&token).map(|entry| &entry.lane);
-            let first = lane.and_then(|lane| lane.ending()).unwrap_or(cause).clone();
+            let first = lane.and_then(|lane| lane.state.ending()).unwrap_or(cause).clone();
             self.end(token, first);
         }
     }

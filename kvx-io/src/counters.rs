@@ -37,7 +37,7 @@ impl AddAssign for Traffic {
 /// Counts one direction of the lanes of one I/O thread. The numbers are told, never acted upon, so
 /// that nothing needs to be ordered.
 #[derive(Debug, Default)]
-pub(crate) struct Meter {
+pub struct Meter {
     bytes: AtomicU64,
     frames: AtomicU64,
     calls: AtomicU64,
@@ -45,13 +45,13 @@ pub(crate) struct Meter {
 
 impl Meter {
     /// One call that moved `bytes`.
-    pub(crate) fn call(&self, bytes: usize) {
+    pub fn call(&self, bytes: usize) {
         self.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
         self.calls.fetch_add(1, Ordering::Relaxed);
     }
 
     /// One frame.
-    pub(crate) fn frame(&self) {
+    pub fn frame(&self) {
         self.frames.fetch_add(1, Ordering::Relaxed);
     }
 
