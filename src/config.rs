@@ -118,7 +118,8 @@ impl Default for Config {
 
 impl Config {
     /// The transports that may be used, best first. `KVX_TRANSPORTS`, a comma-separated list of
-    /// `tcp`; default `tcp`.
+    /// `shm` (memory of a process on the same host) and `tcp`; default `tcp`. A transport that turns
+    /// out not to lead to a peer, for it is on another host or refuses, is left for the next.
     ///
     /// A transport that is not named is neither offered to peers nor used.
     pub fn transports(mut self, transports: impl IntoIterator<Item = TransportKind>) -> Self {

@@ -16,6 +16,7 @@ use kvx_core::proto::{Deadline, LocalIdentity, PeerConfig};
 use kvx_core::region::{Region as CoreRegion, RegionKey, Registry, Rights};
 use kvx_core::transport::{MemoryProvider, Transport, TransportKind, TransportOffer};
 use kvx_core::wire::metadata::Metadata;
+use kvx_shm::{ShmOptions, ShmTransport};
 use kvx_tcp::{TcpOptions, TcpTransport};
 use sha2::{Digest, Sha256};
 use tokio::net::TcpListener;
@@ -106,16 +107,10 @@ impl Engine {
     /// Options that make no sense, a port that cannot be bound, an auth key that is missing or
     /// not fit ([`Config`]), or threads that cannot be started.
     pub fn new(config: Config) -> Result<Self> {
-        let threads = usize::from(config.io_thread_count().get());
-        let failed = |cause: Cause| Error::new(Doing::Build, cause);
-        // A lane whose packets vanish must be given up early enough for the others to take over
-        // before the deadline.
-        let patience =
-            (*config.deadline / 2).clamp(Duration::from_secs(1), Duration::from_secs(30));
-        let options = TcpOptions::new().io_threads(threads).peer_timeout(patience);
-        let tcp = TcpTransport::new(options)
-            .map_err(|error| failed(Cause::io("start the TCP transport", error)))?;
-        Self::with_transports(config, vec![tcp])
+        let transports = config.transports.iter().map(|kind| transport(*kind, &config)).collect();
+        let transports: Result<_, Cause> = transports;
+        let built = transports.and_then(|transports| build(config, transports));
+        built.map_err(|cause| Error::new(Doing::Build, cause))
     }
 
     /// Like [`Engine::new`], with transports of the caller's own. Those that
@@ -548,6 +543,27 @@ pub(crate) fn replace(
     drop(peers);
     if let Some(old) = old {
         old.kill(cause);
+    }
+}
+
+/// A transport of this kind.
+fn transport(kind: TransportKind, config: &Config) -> Result<Arc<dyn Transport>, Cause> {
+    let threads = usize::from(config.io_thread_count().get());
+    match kind {
+        TransportKind::Tcp => {
+            // A lane whose packets vanish must be given up early enough for the others to take over
+            // before the deadline.
+            let patience =
+                (*config.deadline / 2).clamp(Duration::from_secs(1), Duration::from_secs(30));
+            let options = TcpOptions::new().io_threads(threads).peer_timeout(patience);
+            let tcp = TcpTransport::new(options);
+            Ok(tcp.map_err(|error| Cause::io("start the TCP transport", error))?)
+        }
+        TransportKind::Shm => {
+            let shm = ShmTransport::new(ShmOptions::new().io_threads(threads));
+            Ok(shm.map_err(|error| Cause::io("start the shared-memory transport", error))?)
+        }
+        _ => Err(Cause::NoTransport),
     }
 }
 

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Wake, Waker};
 
-use kvx_core::error::{Cause, Error, Operation, PeerName};
+use kvx_core::error::{Cause, Error, LaneError, Operation, PeerName};
 use kvx_core::id::{Association, EngineId, GrantId, Incarnation, NotificationId, TransferId};
 use kvx_core::proto::{
     Auth, Bearer, Established, Known, Peer as Protocol, PeerConfig, SessionSecret, TransferReport,
@@ -102,6 +102,10 @@ struct Connection {
     number: u64,
     dialed_here: bool,
     from: SocketAddr,
+    /// It may be on this host: it has the same address.
+    is_near: bool,
+    /// Transports that turned out not to lead to it.
+    ruled_out: Vec<TransportKind>,
     secret: SessionSecret,
     /// What the peer has shown, if it came in by this engine's metadata.
     bearer: Option<Bearer>,
@@ -363,6 +367,7 @@ impl Link {
         established: &Established,
         dialed_here: bool,
         from: SocketAddr,
+        is_near: bool,
     ) -> (u64, Arc<Notify>) {
         let now = clock::now();
         let stop = Arc::new(Notify::new());
@@ -389,6 +394,8 @@ impl Link {
                 number,
                 dialed_here,
                 from,
+                is_near: is_near || from.ip().is_loopback(),
+                ruled_out: Vec::new(),
                 secret: established.secret.clone(),
                 bearer: established.bearer.clone(),
                 stop: Arc::clone(&stop),
@@ -452,13 +459,32 @@ impl Link {
         }
     }
 
-    /// The transport that serves this peer.
-    pub(crate) fn transport(&self, shared: &Shared) -> Option<TransportKind> {
+    /// The transport that serves this peer, if any does; `None` while there is no connection to
+    /// choose by.
+    pub(crate) fn transport(&self, shared: &Shared) -> Option<Option<TransportKind>> {
         let core = self.lock();
         let offered = &core.protocol.identity()?.transports;
-        kvx_core::transport::choose(&shared.preferred, offered, |kind| {
-            shared.transports.iter().any(|transport| transport.kind() == kind)
-        })
+        let connection = core.connection.as_ref()?;
+        let chosen = kvx_core::transport::choose(&shared.preferred, offered, |kind| {
+            // Whether it really is on this host, a lane finds out.
+            let may_lead = kind != TransportKind::Shm || connection.is_near;
+            may_lead
+                && !connection.ruled_out.contains(&kind)
+                && shared.transports.iter().any(|transport| transport.kind() == kind)
+        });
+        Some(chosen)
+    }
+
+    /// A transport does not lead to this peer: it is not tried again while this connection lasts.
+    fn rule_out(&self, kind: TransportKind, why: &LaneError) {
+        let mut core = self.lock();
+        let Some(connection) = &mut core.connection else { return };
+        if connection.ruled_out.contains(&kind) {
+            return;
+        }
+        connection.ruled_out.push(kind);
+        drop(core);
+        tracing::info!(peer = %self.name(), transport = %kind, %why, "transport is ruled out");
     }
 
     /// Remembers until when the timers sleep.

@@ -7,7 +7,7 @@ use clap::builder::{PossibleValuesParser, TypedValueParser};
 use kvx::transport::TransportKind;
 
 /// The transports of the engine, by name.
-pub(crate) const TRANSPORTS: [&str; 1] = ["tcp"];
+pub(crate) const TRANSPORTS: [&str; 2] = ["shm", "tcp"];
 
 /// Lanes between two engines at most, as [`kvx::Config::lanes`] says.
 const MAX_LANES: u16 = 64;

@@ -323,7 +323,7 @@ impl World {
     fn challenge(&mut self, dialer: u8, message: u8) -> Option<()> {
         let message = parse(&self.message(message)?)?;
         let dialing = pick_mut(&mut self.lane_dialers, dialer)?;
-        let proof = dialing.dialer.take()?.handle_challenge(&message).ok()?;
+        let proof = dialing.dialer.take()?.handle_challenge(&message).ok()?.0;
         let sides = &self.established;
         let answered = |listening: &&LaneListening| {
             listening.hello == dialing.hello

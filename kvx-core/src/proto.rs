@@ -38,7 +38,7 @@ mod rooms;
 mod stream;
 mod turns;
 
-pub use auth::{Auth, AuthKey, Bearer, SessionSecret};
+pub use auth::{Auth, AuthKey, Bearer, LaneKey, SessionSecret};
 pub use book::{Incoming, Known, Proof, Verdict, admit, keeps};
 pub use clock::ClockSample;
 pub use deadlines::Deadlines;

@@ -17,7 +17,7 @@ use crate::id::RegionId;
 use crate::transport::MemoryProvider;
 use crate::wire::metadata::RegionDescription;
 
-pub use gate::{Gate, GateClosed, Lease, Leases};
+pub use gate::{Gate, GateClosed, Lease, Leases, OnClose, RegionLease};
 pub use grant_map::GrantMap;
 pub use registry::Registry;
 pub use slots::Slots;

@@ -19,6 +19,7 @@ use std::time::Duration;
 use crate::error::{LaneError, Refusal, Violation};
 use crate::id::{LaneId, RegionId, Slot};
 use crate::plan::Plan;
+use crate::proto::LaneKey;
 use crate::region::{Gate, Region};
 use crate::time::Time;
 use crate::wire::{FrameHeader, WireSpan};
@@ -54,6 +55,10 @@ pub struct LaneOpen {
     /// A connected byte stream to the peer that has proved the session key and carries nothing
     /// but this lane's bytes from here on.
     pub stream: OwnedFd,
+    /// What both sides know, and nobody else.
+    pub key: LaneKey,
+    /// Whether this side dialed.
+    pub dialed: bool,
 }
 
 /// One open lane. Dropping it does not close it; [`Lane::close`] does.

@@ -24,6 +24,8 @@ use crate::lane::{LaneState, Pumped, SocketLane};
 /// Bytes that are received, and sent, before the thread looks up.
 const TURN: usize = 1 << 20;
 
+const NO_WAIT: Timespec = Timespec { tv_sec: 0, tv_nsec: 0 };
+
 /// Asked whether the wait is over; registers the waker where it is not.
 type IsOver<'a> = dyn FnMut(&mut Context<'_>) -> bool + 'a;
 
@@ -45,9 +47,10 @@ pub(crate) fn attend(lane: &SocketLane, timeout: Option<Duration>, is_over: &mut
     state.watched().set_arrivals(false, state.doorbell());
     let waker = Waker::from(Arc::clone(&bell));
     let mut cx = Context::from_waker(&waker);
-    let mut sleep = || bell.sleep(state, &socket, until, || is_over(&mut cx));
-    while sleep().is_continue() && state.ending().is_none() {
-        see_to(lane);
+    let mut more = false;
+    let mut sleep = |more| bell.sleep(state, &socket, more, until, || is_over(&mut cx));
+    while sleep(more).is_continue() && state.ending().is_none() {
+        more = see_to(lane);
         if state.waits_for_memory() {
             // Its provider rings the I/O thread, and poll would not sleep while bytes are there.
             break;
@@ -55,13 +58,19 @@ pub(crate) fn attend(lane: &SocketLane, timeout: Option<Duration>, is_over: &mut
     }
     state.watched().set_arrivals(true, state.doorbell());
     state.attended.store(false, Ordering::Release);
+    if more {
+        // Of what was begun and left no socket tells.
+        state.leave_unread();
+    }
 }
 
-/// Receives what is there, and sends what follows from it.
-fn see_to(lane: &SocketLane) {
-    if lane.receive(TURN).frames && lane.pump(TURN) == Pumped::More {
+/// Receives what is there, and sends what follows from it. Whether there may be more.
+fn see_to(lane: &SocketLane) -> bool {
+    let received = lane.receive(TURN);
+    if received.frames && lane.pump(TURN) == Pumped::More {
         lane.state.doorbell().ring();
     }
+    received.more
 }
 
 /// Ends the sleep of one thread.
@@ -97,12 +106,14 @@ impl Bell {
         Some(Self { event, asleep: AtomicBool::new(false) })
     }
 
-    /// Sleeps until something arrives, the bell rings, or `until` has come. Breaks off, at once, if
-    /// it has, or `is_over`, or there is no way to sleep.
+    /// Sleeps until something arrives, the bell rings, or `until` has come; not at all where there is
+    /// `more` to do. Breaks off, at once, if that time has come, or `is_over`, or there is no way to
+    /// sleep.
     fn sleep(
         &self,
         lane: &LaneState,
         socket: &OwnedFd,
+        more: bool,
         until: Option<Instant>,
         is_over: impl FnOnce() -> bool,
     ) -> ControlFlow<()> {
@@ -116,6 +127,7 @@ impl Bell {
         let mut watched = [PollFd::new(socket, arrivals), PollFd::new(&self.event, PollFlags::IN)];
         // What is too long to say is as good as no end.
         let left = left.and_then(|left| Timespec::try_from(left).ok());
+        let left = if more { Some(NO_WAIT) } else { left };
         let polled = poll(&mut watched, left.as_ref());
         let [arrived, rung] = watched.map(|fd| fd.revents());
         if arrived.intersects(PollFlags::RDHUP | PollFlags::HUP | PollFlags::ERR) {

@@ -234,7 +234,8 @@ impl EventLoop {
             if let Some(entry) = self.lanes.get_mut(&token) {
                 entry.lane.state.doorbell().answer();
                 entry.sendable = true;
-                entry.readable |= entry.lane.state.waits_for_memory();
+                let state = &entry.lane.state;
+                entry.readable |= state.waits_for_memory() | state.take_unread();
                 entry.queue(token, &mut self.due);
             }
         }

@@ -90,6 +90,8 @@ pub struct LaneState {
     /// A thread that waits attends the lane.
     pub(crate) attended: AtomicBool,
     waits_for_memory: AtomicBool,
+    /// Something is there to be received of which the socket will not tell.
+    unread: AtomicBool,
     /// The stream is known to end: only its end says that it is exhausted.
     ends: AtomicBool,
     /// Why the lane ends, once it must: the first cause given. The I/O thread carries it out.
@@ -110,6 +112,7 @@ impl LaneState {
             watched: Watched::new(Arc::downgrade(socket)),
             attended: AtomicBool::new(false),
             waits_for_memory: AtomicBool::new(false),
+            unread: AtomicBool::new(false),
             ends: AtomicBool::new(false),
             ending: OnceLock::new(),
         }
@@ -187,6 +190,17 @@ impl LaneState {
     /// Whether the receiving half waits for staging memory rather than for its peer.
     pub(crate) fn waits_for_memory(&self) -> bool {
         self.waits_for_memory.load(Ordering::SeqCst)
+    }
+
+    /// Leaves to the I/O thread what was not received.
+    pub(crate) fn leave_unread(&self) {
+        self.unread.store(true, Ordering::SeqCst);
+        self.doorbell.ring();
+    }
+
+    /// Whether something was left, once.
+    pub(crate) fn take_unread(&self) -> bool {
+        self.unread.swap(false, Ordering::SeqCst)
     }
 
     /// The socket, while the lane is open, and what it is watched for.

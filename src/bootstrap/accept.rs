@@ -213,12 +213,12 @@ async fn greet_lane(
     };
     stream::write(&mut stream, &challenge).await?;
     let (_, message) = stream::read(&mut stream).await?;
-    listener.handle_proof(&message)?;
+    let key = listener.handle_proof(&message)?;
     let transport = shared.transport(kind).ok_or(HandshakeError::NoControl)?;
     let stream = stream.into_std().map_err(|_| HandshakeError::Ended)?;
     // The link may have died or been replaced while the proof was on its way.
     link.lock().protocol.check_lane(hello.association, hello.peer_association, hello.lane)?;
-    let open = LaneOpen { lane: hello.lane, stream: stream.into() };
+    let open = LaneOpen { lane: hello.lane, stream: stream.into(), key, dialed: false };
     let pair = (hello.peer_association, hello.association);
     link.open_lane(&*transport, open, pair).map_err(|error| {
         tracing::debug!(%error, lane = %hello.lane, "lane not opened");

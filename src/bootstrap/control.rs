@@ -42,7 +42,8 @@ pub(super) fn spawn(
     from: SocketAddr,
 ) {
     tune(&stream);
-    let (number, stop) = link.connected(established, dialed_here, from);
+    let is_near = stream.local_addr().is_ok_and(|here| here.ip() == from.ip());
+    let (number, stop) = link.connected(established, dialed_here, from, is_near);
     let ended = shared.farewell();
     shared.runtime.spawn(async move {
         let (reader, writer) = stream.into_split();

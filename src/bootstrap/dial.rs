@@ -227,7 +227,7 @@ async fn open_lane(shared: &Arc<Shared>, link: &Arc<Link>, lane: LaneId) -> Resu
     let no_control = || DialError::Refused(HandshakeError::NoControl);
     let (secret, address) = link.secret().ok_or_else(no_control)?;
     let associations = link.lock().protocol.associations().ok_or_else(no_control)?;
-    let chosen = link.transport(shared);
+    let chosen = link.transport(shared).ok_or_else(no_control)?;
     let Some((kind, transport)) = chosen.and_then(|kind| Some((kind, shared.transport(kind)?)))
     else {
         link.kill(Cause::NoTransport);
@@ -241,10 +241,10 @@ async fn open_lane(shared: &Arc<Shared>, link: &Arc<Link>, lane: LaneId) -> Resu
     let (dialer, hello) = LaneDialer::new(engine, associations, lane, kind.code(), &secret, nonce)?;
     stream::write(&mut stream, &hello).await?;
     let (_, challenge) = stream::read(&mut stream).await?;
-    let proof = dialer.handle_challenge(&challenge)?;
+    let (proof, key) = dialer.handle_challenge(&challenge)?;
     stream::write(&mut stream, &proof).await?;
     let stream = stream.into_std().map_err(DialError::Io)?;
-    let open = LaneOpen { lane, stream: stream.into() };
+    let open = LaneOpen { lane, stream: stream.into(), key, dialed: true };
     Ok(link.open_lane(&*transport, open, associations)?)
 }
 

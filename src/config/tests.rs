@@ -78,7 +78,7 @@ fn every_setter_sets_the_option_of_its_name() {
 #[test]
 fn a_malformed_variable_is_an_error_that_says_what_was_expected() {
     let cases = [
-        ("KVX_TRANSPORTS", "tcp,pigeon", "expected a list of: tcp"),
+        ("KVX_TRANSPORTS", "tcp,pigeon", "expected a list of: shm, tcp"),
         ("KVX_BIND", "localhost", "expected ip or ip:port"),
         ("KVX_BIND", "1.2.3.4:99999", "expected ip or ip:port"),
         ("KVX_ADVERTISE", "eth0,,eth1", "interface names"),

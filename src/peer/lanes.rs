@@ -8,7 +8,9 @@ use kvx_core::error::{HandshakeError, LaneError, Refusal, Violation};
 use kvx_core::id::{Association, LaneId};
 use kvx_core::proto::Peer as Protocol;
 use kvx_core::time::Time;
-use kvx_core::transport::{Admission, Landing, Lane, LaneHost, LaneOpen, OutFrame, Transport};
+use kvx_core::transport::{
+    Admission, Landing, Lane, LaneHost, LaneOpen, OutFrame, Transport, TransportKind,
+};
 use kvx_core::wire::{FrameHeader, WireSpan};
 
 use super::Link;
@@ -24,6 +26,7 @@ pub(super) type Lanes = BTreeMap<LaneId, Arc<Attached>>;
 /// namesake's.
 pub(super) struct Attached {
     link: Arc<Link>,
+    kind: TransportKind,
     pair: Option<(Association, Association)>,
     /// What the transport gave for it, and keeps while it is open: it holds this host in turn.
     lane: OnceLock<Weak<dyn Lane>>,
@@ -107,6 +110,10 @@ impl LaneHost for Attached {
             lanes.remove(&lane);
         }
         drop(lanes);
+        if let LaneError::Unreachable(_) = cause {
+            // Before the protocol asks for another lane.
+            self.link.rule_out(self.kind, &cause);
+        }
         let now = clock::now();
         self.with(|protocol| protocol.handle_lane_closed(now, lane, cause));
     }
@@ -135,6 +142,7 @@ impl Link {
         })?;
         let attached = Arc::new(Attached {
             link: Arc::clone(self),
+            kind: transport.kind(),
             pair,
             lane: OnceLock::new(),
             closing: AtomicBool::new(false),

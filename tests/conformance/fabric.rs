@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use kvx::transport::Transport;
 use kvx::{Config, Engine};
+use kvx_shm::{ShmOptions, ShmTransport};
 use kvx_tcp::{TcpOptions, TcpTransport};
 
 /// A transport under test.
@@ -20,6 +21,15 @@ pub(crate) struct Tcp;
 impl Fabric for Tcp {
     fn transport(&self) -> Arc<dyn Transport> {
         TcpTransport::new(TcpOptions::new().io_threads(2)).unwrap()
+    }
+}
+
+/// Memory of a process on the same host.
+pub(crate) struct Shm;
+
+impl Fabric for Shm {
+    fn transport(&self) -> Arc<dyn Transport> {
+        ShmTransport::new(ShmOptions::new().io_threads(2)).unwrap()
     }
 }
 

@@ -8,6 +8,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on has failed")]
 
 mod fabric;
+mod falling_back;
 mod layouts;
 mod memory;
 mod probe;
@@ -214,4 +215,8 @@ macro_rules! every_case {
 
 mod tcp {
     every_case!(crate::fabric::Tcp);
+}
+
+mod shm {
+    every_case!(crate::fabric::Shm);
 }

@@ -20,6 +20,8 @@ pub(super) fn sections(files: &dyn Files, configuration: &Configuration) -> Vec<
                 findings.extend(tcp::findings(files));
                 "Transport tcp"
             }
+            // What it needs stands in the section on the host.
+            TransportKind::Shm => "Transport shm",
             // One that this command does not know yet has no more to say.
             _ => "Transport",
         };

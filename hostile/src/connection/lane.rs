@@ -69,7 +69,7 @@ impl Lane {
             LaneDialer::new(engine, associations, lane, transport, &control.secret, nonce)?;
         stream.send(&hello)?;
         let (_, challenge) = stream.handshake()?;
-        let proof = dialer.handle_challenge(&challenge)?;
+        let (proof, _) = dialer.handle_challenge(&challenge)?;
         stream.send(&proof)?;
         Ok((stream, [hello, proof]))
     }

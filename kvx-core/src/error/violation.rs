@@ -53,6 +53,9 @@ pub enum LaneError {
     /// The peer broke the frame rules.
     #[error(transparent)]
     Violation(#[from] Violation),
+    /// This transport cannot reach the peer's memory, and another must.
+    #[error("no way to the peer's memory: {0}")]
+    Unreachable(Arc<str>),
     /// Registered memory went away in the middle of a frame.
     #[error("source memory went away inside a frame")]
     SourceGone,

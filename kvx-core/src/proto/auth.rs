@@ -147,6 +147,36 @@ impl LaneTranscript {
     pub(crate) fn dialer_proof(&self, secret: &SessionSecret) -> Mac {
         mac(&secret.0, &[b"kvx 1 lane dialer", &self.0])
     }
+
+    pub(crate) fn key(&self, secret: &SessionSecret) -> LaneKey {
+        LaneKey(mac(&secret.0, &[b"kvx 1 lane key", &self.0]))
+    }
+}
+
+/// What both sides of one lane know, and nobody else: for transports whose sides have to prove more
+/// to each other than that they hold the lane's stream.
+#[derive(Clone, Zeroize, ZeroizeOnDrop)]
+pub struct LaneKey(Mac);
+
+impl LaneKey {
+    /// The key of these bytes, which must be secret.
+    pub const fn new(bytes: Mac) -> Self {
+        Self(bytes)
+    }
+
+    /// The lane's dialer's answer to a challenge, or its listener's; `purpose` tells what it is an
+    /// answer for.
+    pub fn answer(&self, purpose: &[u8], is_dialer: bool, challenge: &[u8]) -> Mac {
+        let side: &[u8] = if is_dialer { b" dialer" } else { b" listener" };
+        mac(&self.0, &[purpose, side, challenge])
+    }
+}
+
+/// Keeps the secret.
+impl std::fmt::Debug for LaneKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("LaneKey(..)")
+    }
 }
 
 /// Compares in constant time.

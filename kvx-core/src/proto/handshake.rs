@@ -8,7 +8,9 @@ use std::sync::Arc;
 
 use crate::error::HandshakeError;
 use crate::id::{Association, EngineId, Incarnation, LaneId};
-use crate::proto::auth::{Auth, Bearer, LaneTranscript, SessionSecret, Transcript, proofs_match};
+use crate::proto::auth::{
+    Auth, Bearer, LaneKey, LaneTranscript, SessionSecret, Transcript, proofs_match,
+};
 use crate::proto::clock::ClockSample;
 use crate::time::Time;
 use crate::transport::TransportOffer;
@@ -317,11 +319,15 @@ impl LaneDialer {
         Ok((Self { secret: secret.clone(), hello: hello.clone() }, hello))
     }
 
-    /// Takes the listener's challenge: returns the proof to send, after which frames may follow.
+    /// Takes the listener's challenge: returns the proof to send, after which frames may follow, and
+    /// the lane's key.
     ///
     /// # Errors
     /// The listener's refusal, or its proof is wrong.
-    pub fn handle_challenge(self, message: &HandshakeMessage) -> Result<Vec<u8>, HandshakeError> {
+    pub fn handle_challenge(
+        self,
+        message: &HandshakeMessage,
+    ) -> Result<(Vec<u8>, LaneKey), HandshakeError> {
         let challenge = match message {
             HandshakeMessage::LaneChallenge(challenge) => challenge,
             HandshakeMessage::Reject(Reject { reason }) => return Err(reason.clone()),
@@ -332,7 +338,8 @@ impl LaneDialer {
             return Err(HandshakeError::WrongKey);
         }
         let mac = transcript.dialer_proof(&self.secret);
-        Ok(HandshakeMessage::LaneProof(LaneProof { mac }).encode()?)
+        let proof = HandshakeMessage::LaneProof(LaneProof { mac }).encode()?;
+        Ok((proof, transcript.key(&self.secret)))
     }
 }
 
@@ -354,18 +361,18 @@ impl LaneListener {
         Ok((Self { secret: secret.clone(), transcript, lane: hello.lane }, challenge))
     }
 
-    /// Takes the dialer's proof.
+    /// Takes the dialer's proof: returns the lane's key.
     ///
     /// # Errors
     /// The proof is wrong, or is none.
-    pub fn handle_proof(self, message: &HandshakeMessage) -> Result<(), HandshakeError> {
+    pub fn handle_proof(self, message: &HandshakeMessage) -> Result<LaneKey, HandshakeError> {
         let HandshakeMessage::LaneProof(proof) = message else {
             return Err(HandshakeError::NotKvx);
         };
         if !proofs_match(&self.transcript.dialer_proof(&self.secret), &proof.mac) {
             return Err(HandshakeError::WrongKey);
         }
-        Ok(())
+        Ok(self.transcript.key(&self.secret))
     }
 }
 

@@ -1,13 +1,16 @@
 //! Gates: what stands between memory and those who use it, until it is closed and has drained.
 //!
 //! A gate does not wait: it counts leases, refuses new ones once closed, and calls wakers when the
-//! last one has left. Whoever fences memory closes its gate and waits for that call.
+//! last one has left. Whoever fences memory closes its gate and waits for that call. Whoever holds a
+//! lease for longer than a call has itself told of the closing, and then lets go.
 
 use std::fmt;
 use std::mem;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::Waker;
+
+use super::Region;
 
 /// Set in [`Gate::state`] once the gate is closed. The bits below count leases; 2^63 of them
 /// cannot be held, not even leaked.
@@ -29,12 +32,25 @@ pub struct Gate {
     state: AtomicU64,
     /// Who is to be woken when the gate has drained. Empty from then on.
     wakers: Mutex<Vec<Waker>>,
+    /// Who is to be told when the gate is closed. Empty from then on.
+    closers: Mutex<Vec<Weak<dyn OnClose>>>,
+}
+
+/// Something that holds leases for long, and lets go of them when their gate is closed.
+pub trait OnClose: Send + Sync {
+    /// The gate is closed. Called once, in the call that closes it: to be short, and to take no lock
+    /// that is held while gates are closed.
+    fn closed(&self);
 }
 
 impl Gate {
     /// An open gate.
     pub const fn new() -> Self {
-        Self { state: AtomicU64::new(0), wakers: Mutex::new(Vec::new()) }
+        Self {
+            state: AtomicU64::new(0),
+            wakers: Mutex::new(Vec::new()),
+            closers: Mutex::new(Vec::new()),
+        }
     }
 
     /// Enters; `None` once the gate is closed. The gate does not drain while the lease is held.
@@ -55,9 +71,34 @@ impl Gate {
     pub fn close(&self) {
         // Acquire, because this call itself may be what drains the gate; release, so that who
         // finds the gate closed finds what was done before.
-        if self.state.fetch_or(CLOSED, Ordering::AcqRel) == 0 {
+        let before = self.state.fetch_or(CLOSED, Ordering::AcqRel);
+        if before == 0 {
             self.wake_all();
         }
+        if before & CLOSED == 0 {
+            self.tell_all();
+        }
+    }
+
+    /// Tells `closer`, once, when the gate is closed; at once if it is already. Registering one
+    /// that is registered changes nothing.
+    pub fn on_close(&self, closer: &Arc<dyn OnClose>) {
+        let mut closers = self.closers();
+        // Looked up under the lock, as in `on_drained`.
+        if !self.is_open() {
+            drop(closers);
+            closer.closed();
+            return;
+        }
+        let closer = Arc::downgrade(closer);
+        if closers.iter().any(|known| known.ptr_eq(&closer)) {
+            return;
+        }
+        // Those that are gone leave before the list grows: it stays within twice those that live.
+        if closers.len() == closers.capacity() {
+            closers.retain(|known| known.strong_count() > 0);
+        }
+        closers.push(closer);
     }
 
     /// Whether one may still enter. The answer is old when it arrives: only a lease keeps a gate
@@ -103,6 +144,17 @@ impl Gate {
         wakers.into_iter().for_each(Waker::wake);
     }
 
+    /// Called once in a gate's life, by the one who closed it.
+    #[cold]
+    fn tell_all(&self) {
+        let closers = mem::take(&mut *self.closers());
+        closers.iter().filter_map(Weak::upgrade).for_each(|closer| closer.closed());
+    }
+
+    fn closers(&self) -> MutexGuard<'_, Vec<Weak<dyn OnClose>>> {
+        self.closers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn wakers(&self) -> MutexGuard<'_, Vec<Waker>> {
         // A list of wakers is whole after every step, so that a panic elsewhere harms nothing.
         self.wakers.lock().unwrap_or_else(PoisonError::into_inner)
@@ -135,6 +187,32 @@ pub struct Lease<'a> {
 impl Drop for Lease<'_> {
     fn drop(&mut self) {
         self.gate.leave();
+    }
+}
+
+/// A lease on a region's gate that keeps the region itself, and so may be held for as long as the
+/// region is open. Leaves on drop.
+#[derive(Debug)]
+#[must_use = "a lease that is not held guards nothing"]
+pub struct RegionLease(Arc<Region>);
+
+impl RegionLease {
+    /// Enters the region's gate; `None` once it is closed.
+    pub fn enter(region: &Arc<Region>) -> Option<Self> {
+        mem::forget(region.gate.enter()?);
+        Some(Self(Arc::clone(region)))
+    }
+
+    /// Whether the gate was closed since, and waits for this lease.
+    pub fn is_revoked(&self) -> bool {
+        !self.0.gate.is_open()
+    }
+}
+
+impl Drop for RegionLease {
+    fn drop(&mut self) {
+        // For the lease that was forgotten.
+        self.0.gate.leave();
     }
 }
 

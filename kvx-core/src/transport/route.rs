@@ -14,6 +14,8 @@ use crate::error::Invalid;
 pub enum TransportKind {
     /// Memory reached over TCP.
     Tcp = 1,
+    /// Memory of a process on the same host.
+    Shm = 2,
 }
 
 impl TransportKind {
@@ -21,6 +23,7 @@ impl TransportKind {
     pub const fn from_code(code: u8) -> Option<Self> {
         match code {
             1 => Some(Self::Tcp),
+            2 => Some(Self::Shm),
             _ => None,
         }
     }
@@ -35,6 +38,7 @@ impl fmt::Display for TransportKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Tcp => "tcp",
+            Self::Shm => "shm",
         })
     }
 }
@@ -45,10 +49,11 @@ impl FromStr for TransportKind {
     fn from_str(name: &str) -> Result<Self, Invalid> {
         match name {
             "tcp" => Ok(Self::Tcp),
+            "shm" => Ok(Self::Shm),
             _ => Err(Invalid::Setting {
                 name: "KVX_TRANSPORTS",
                 value: name.to_owned(),
-                why: "expected a list of: tcp".to_owned(),
+                why: "expected a list of: shm, tcp".to_owned(),
             }),
         }
     }
@@ -120,6 +125,9 @@ mod tests {
     #[test]
     fn an_unknown_name_says_what_was_expected() {
         let error = "carrier-pigeon".parse::<TransportKind>().unwrap_err();
-        assert_eq!(error.to_string(), "KVX_TRANSPORTS=\"carrier-pigeon\": expected a list of: tcp");
+        assert_eq!(
+            error.to_string(),
+            "KVX_TRANSPORTS=\"carrier-pigeon\": expected a list of: shm, tcp"
+        );
     }
 }

@@ -8,7 +8,7 @@ use hmac::{Hmac, KeyInit, Mac as _};
 use kvx_core::error::HandshakeError;
 use kvx_core::id::{Association, EngineId, Incarnation, LaneId};
 use kvx_core::proto::{
-    Auth, AuthKey, Dialer, Established, LaneDialer, LaneListener, Listener, ListenerReply,
+    Auth, AuthKey, Dialer, Established, LaneDialer, LaneKey, LaneListener, Listener, ListenerReply,
     LocalIdentity, SessionSecret,
 };
 use kvx_core::time::Time;
@@ -284,8 +284,12 @@ pub(crate) fn lane_between(
 ) -> Result<(), HandshakeError> {
     let (dialer, hello) = dial_lane(ours, 2);
     let (listener, challenge) = challenge(theirs, &hello, 6);
-    let proof = dialer.handle_challenge(&parse(&challenge))?;
-    listener.handle_proof(&parse(&proof))
+    let (proof, dialers) = dialer.handle_challenge(&parse(&challenge))?;
+    let listeners = listener.handle_proof(&parse(&proof))?;
+    let answer = |key: &LaneKey, dialer| key.answer(b"test", dialer, b"challenge");
+    assert_eq!(answer(&dialers, true), answer(&listeners, true));
+    assert_ne!(answer(&dialers, true), answer(&listeners, false), "the other side's");
+    Ok(())
 }
 
 #[test]
@@ -302,7 +306,7 @@ fn a_lane_is_opened_only_against_the_proof() {
     let (_, hello) = dial_lane(&session.secret, 2);
     let (listener, challenged) = challenge(&session.secret, &hello, 6);
     let nothing = HandshakeMessage::LaneProof(LaneProof { mac: [0; 32] });
-    assert_eq!(listener.handle_proof(&nothing), Err(HandshakeError::WrongKey));
+    assert_eq!(listener.handle_proof(&nothing).map(drop), Err(HandshakeError::WrongKey));
 
     // The listener's own proof, turned round by one who does not know the secret.
     let HandshakeMessage::LaneChallenge(LaneChallenge { mac, .. }) = parse(&challenged) else {
@@ -310,7 +314,7 @@ fn a_lane_is_opened_only_against_the_proof() {
     };
     let (listener, _) = challenge(&session.secret, &hello, 6);
     let reflected = HandshakeMessage::LaneProof(LaneProof { mac });
-    assert_eq!(listener.handle_proof(&reflected), Err(HandshakeError::WrongKey));
+    assert_eq!(listener.handle_proof(&reflected).map(drop), Err(HandshakeError::WrongKey));
 }
 
 #[test]
@@ -327,13 +331,17 @@ fn a_lanes_proof_serves_one_lane_once() {
     let (session, _) = meet(7);
     let (dialer, hello) = dial_lane(&session.secret, 2);
     let (_, challenged) = challenge(&session.secret, &hello, 6);
-    let proof = parse(&dialer.handle_challenge(&parse(&challenged)).unwrap());
+    let proof = parse(&dialer.handle_challenge(&parse(&challenged)).unwrap().0);
 
     let (again, _) = challenge(&session.secret, &hello, 7);
-    assert_eq!(again.handle_proof(&proof), Err(HandshakeError::WrongKey), "another challenge");
+    assert_eq!(
+        again.handle_proof(&proof).map(drop),
+        Err(HandshakeError::WrongKey),
+        "another challenge"
+    );
     let (_, hello) = dial_lane(&session.secret, 4);
     let (other, _) = challenge(&session.secret, &hello, 6);
-    assert_eq!(other.handle_proof(&proof), Err(HandshakeError::WrongKey), "another lane");
+    assert_eq!(other.handle_proof(&proof).map(drop), Err(HandshakeError::WrongKey), "another lane");
 }
 
 #[test]

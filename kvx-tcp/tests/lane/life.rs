@@ -5,9 +5,8 @@ use std::os::unix::net::UnixStream;
 use std::sync::{Arc, OnceLock};
 
 use kvx_core::error::{LaneError, Violation};
-use kvx_core::id::LaneId;
 use kvx_core::time::Time;
-use kvx_core::transport::{Lane, LaneHost, LaneOpen, Transport};
+use kvx_core::transport::{Lane, LaneHost, Transport};
 use kvx_core::wire::FrameKind;
 use kvx_tcp::{TcpOptions, TcpTransport};
 
@@ -85,7 +84,7 @@ fn shutdown_ends_every_lane_before_it_returns() {
     transport.shutdown();
 
     let (near, _peer) = streams();
-    let open = LaneOpen { lane: LaneId(1), stream: near.into() };
+    let open = lane_open(near, true);
     let host: Arc<dyn LaneHost> = Host::new(&[]);
     assert!(matches!(transport.open(open, host), Err(LaneError::Closed)));
 }
@@ -111,7 +110,7 @@ fn what_is_no_tcp_socket_is_refused() {
     let (near, _peer) = UnixStream::pair().unwrap();
     let host = Host::new(&[]);
     let dyn_host: Arc<dyn LaneHost> = Arc::clone(&host) as _;
-    let open = LaneOpen { lane: LaneId(1), stream: near.into() };
+    let open = lane_open(near, true);
     assert!(matches!(transport.open(open, dyn_host), Err(LaneError::Io(_))));
     transport.shutdown();
     assert!(host.events().is_empty());

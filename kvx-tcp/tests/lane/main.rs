@@ -7,5 +7,7 @@ mod fragments;
 mod frames;
 mod leases;
 mod life;
+#[path = "../../../kvx-io/tests/support/mod.rs"]
+mod scripted;
 mod staging;
 mod support;

@@ -4,6 +4,8 @@ use std::task::Wake;
 use std::thread;
 
 use super::*;
+use crate::region::{RegionKey, Registry, Rights};
+use crate::transport::HostMemory;
 
 /// Counts how often it is woken.
 #[derive(Default)]
@@ -206,4 +208,77 @@ fn a_parked_thread_is_woken_by_the_last_leave() {
         });
         assert!(gate.is_drained());
     }
+}
+
+/// Counts how often it was told.
+#[derive(Default)]
+struct Told(AtomicUsize);
+
+impl OnClose for Told {
+    fn closed(&self) {
+        self.0.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+fn told() -> (Arc<Told>, Arc<dyn OnClose>) {
+    let told = Arc::new(Told::default());
+    (Arc::clone(&told), told)
+}
+
+#[test]
+fn who_holds_on_is_told_of_the_closing_once_and_before_the_drain() {
+    let gate = Gate::new();
+    let (count, closer) = told();
+    gate.on_close(&closer);
+    gate.on_close(&closer);
+    let lease = gate.enter().unwrap();
+    gate.close();
+    gate.close();
+    assert_eq!(count.0.load(Ordering::SeqCst), 1);
+    assert!(!gate.is_drained());
+    drop(lease);
+    assert!(gate.is_drained());
+    let (late, closer) = told();
+    gate.on_close(&closer);
+    assert_eq!(late.0.load(Ordering::SeqCst), 1, "who comes late is told at once");
+}
+
+#[test]
+fn no_closing_is_missed_when_registration_races_with_it() {
+    for _ in 0..2_000 {
+        let gate = Gate::new();
+        let closers = [told(), told()];
+        thread::scope(|scope| {
+            for (_, closer) in &closers {
+                scope.spawn(|| gate.on_close(closer));
+            }
+            scope.spawn(|| gate.close());
+        });
+        for (count, _) in &closers {
+            assert_eq!(count.0.load(Ordering::SeqCst), 1);
+        }
+    }
+}
+
+#[test]
+fn those_that_are_gone_do_not_pile_up_at_a_gate() {
+    let gate = Gate::new();
+    for _ in 0..10_000 {
+        gate.on_close(&told().1);
+    }
+    assert!(gate.closers().len() < 10);
+}
+
+#[test]
+fn a_regions_lease_keeps_it_from_draining_and_knows_when_it_is_revoked() {
+    let memory = Arc::new(HostMemory::new(0x1000, 64).unwrap());
+    let registry = Registry::new();
+    let region = registry.register(memory, Rights::empty(), RegionKey::new([1; 16])).unwrap();
+    let lease = RegionLease::enter(&region).unwrap();
+    assert!(!lease.is_revoked());
+    region.gate.close();
+    assert!(lease.is_revoked() && !region.gate.is_drained());
+    assert!(RegionLease::enter(&region).is_none());
+    drop(lease);
+    assert!(region.gate.is_drained());
 }

@@ -115,10 +115,10 @@ impl World {
             }
             (Role::AcceptLane(listener, ticket), message) => listener
                 .handle_proof(&message)
-                .and_then(|()| self.open_lane(id, end, engine, remote, ticket))
+                .and_then(|_| self.open_lane(id, end, engine, remote, ticket))
                 .map(|role| (Vec::new(), role)),
             (Role::DialLane(dialer, ticket), message) => {
-                let opened = dialer.handle_challenge(&message).and_then(|proof| {
+                let opened = dialer.handle_challenge(&message).and_then(|(proof, _)| {
                     Ok((proof, self.open_lane(id, end, engine, remote, ticket)?))
                 });
                 if opened.is_err() {
