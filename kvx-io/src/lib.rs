@@ -24,11 +24,13 @@ mod doorbell;
 mod half;
 mod io_thread;
 mod lane;
+mod outgoing;
 mod places;
 mod pool;
 mod watch;
 
 pub use counters::{Counters, Meter, Traffic};
 pub use lane::{LaneState, ReceiveHalf, Received, SendHalf, Sent};
+pub use outgoing::Outgoing;
 pub use places::{Places, admit};
 pub use pool::{MAX_IO_THREADS, Pool, default_io_threads};

@@ -20,15 +20,15 @@ const SOURCE: usize = 2;
 pub(crate) const MAX_WORDS: usize = LENGTH + HEADER + MAX_FRAME_SPANS * (ENTRY + SOURCE);
 
 /// Begins a message in an empty buffer.
-pub(crate) fn begin(words: &mut Vec<u64>, header: &FrameHeader) {
+pub(crate) fn begin(words: &mut Vec<u64>) {
     words.clear();
     words.push(0);
-    push_bytes(words, &header.encode());
 }
 
-/// Appends an entry of the table.
-pub(crate) fn push_entry(words: &mut Vec<u64>, entry: &RawSpan) {
-    push_bytes(words, entry.as_bytes());
+/// Appends a header, or an entry of the table: whole words.
+pub(crate) fn push(words: &mut Vec<u64>, bytes: &[u8]) {
+    // Both sides run on one machine.
+    words.extend(bytes.as_chunks().0.iter().map(|word| u64::from_ne_bytes(*word)));
 }
 
 /// Ends a message with where its payload lies; what lies side by side is named once.
@@ -135,11 +135,6 @@ impl Sources {
     }
 }
 
-fn push_bytes(words: &mut Vec<u64>, bytes: &[u8]) {
-    // Both sides run on one machine.
-    words.extend(bytes.as_chunks().0.iter().map(|word| u64::from_ne_bytes(*word)));
-}
-
 fn odd(message: &'static str) -> Violation {
     Violation::Unexpected { message, why: "it does not fit its message" }
 }
@@ -163,8 +158,9 @@ mod tests {
 
     fn encoded(header: &FrameHeader, entries: &[WireSpan], sources: &[HostSpan]) -> Vec<u64> {
         let mut words = Vec::new();
-        begin(&mut words, header);
-        entries.iter().for_each(|entry| push_entry(&mut words, &RawSpan::from(*entry)));
+        begin(&mut words);
+        push(&mut words, &header.encode());
+        entries.iter().for_each(|entry| push(&mut words, RawSpan::from(*entry).as_bytes()));
         end(&mut words, sources);
         words
     }

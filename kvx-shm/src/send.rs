@@ -12,20 +12,16 @@
 //! it has landed.
 
 use std::collections::{HashMap, VecDeque};
-use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Waker};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use kvx_core::error::LaneError;
 use kvx_core::id::RegionId;
-use kvx_core::region::{Leases, OnClose, Region, RegionLease};
-use kvx_core::transport::{Access, AnswerFrame, LocalSpan, OutFrame, PlannedFrame};
-use kvx_core::wire::frame::RawSpan;
-use kvx_core::wire::{FrameHeader, WireSpan};
-use kvx_io::{LaneState, Places, SendHalf, Sent};
+use kvx_core::region::{OnClose, RegionLease};
+use kvx_io::{LaneState, Outgoing, Places, SendHalf, Sent};
 
 use crate::message::{self, MAX_WORDS};
 use crate::setup::{Attached, Channel};
@@ -55,13 +51,7 @@ pub(crate) struct Sender {
     words: Vec<u64>,
     /// It waits for staging memory.
     is_staging: bool,
-    /// The regions and spans of its payload.
-    regions: Vec<Arc<Region>>,
-    spans: Vec<LocalSpan>,
-    places: Places,
-    /// While a planned frame is taken up: for each of the plan's local regions, 1 + its index in
-    /// `regions`, or 0.
-    known: Vec<u32>,
+    outgoing: Outgoing,
     leased: HashMap<RegionId, Leased>,
     /// Staging memory that the other side may still read, and up to which position.
     lent: VecDeque<(u64, Places)>,
@@ -100,10 +90,7 @@ impl Sender {
             backlog: 0,
             words: Vec::new(),
             is_staging: false,
-            regions: Vec::new(),
-            spans: Vec::new(),
-            places: Places::default(),
-            known: Vec::new(),
+            outgoing: Outgoing::default(),
             leased: HashMap::new(),
             lent: VecDeque::new(),
             closer: None,
@@ -122,9 +109,10 @@ impl SendHalf for Sender {
         self.reclaim(lane, attached)?;
         while lane.ending().is_none() {
             if self.is_staging {
-                if self.poll_stage(lane)?.is_pending() {
+                if self.outgoing.poll_stage(lane)?.is_pending() {
                     return Ok(Sent::Done);
                 }
+                self.is_staging = false;
             } else {
                 if !self.has_room(&channel, attached)? {
                     return Ok(Sent::Done);
@@ -136,8 +124,10 @@ impl SendHalf for Sender {
                     return Ok(Sent::Done);
                 };
                 lane.sent().frame();
-                self.load(&frame)?;
-                if self.places.is_staged() {
+                let words = &mut self.words;
+                message::begin(words);
+                self.outgoing.load(frame, |bytes| message::push(words, bytes))?;
+                if self.outgoing.places.is_staged() {
                     self.is_staging = true;
                     continue;
                 }
@@ -162,7 +152,7 @@ impl SendHalf for Sender {
         self.unread.clear();
         self.backlog = 0;
         self.closer = None;
-        self.release();
+        self.outgoing.clear();
     }
 }
 
@@ -212,83 +202,6 @@ impl Sender {
         Ok(())
     }
 
-    /// Begins the message of a frame.
-    fn load(&mut self, frame: &OutFrame) -> Result<(), LaneError> {
-        self.release();
-        match frame {
-            OutFrame::Ack(header) => {
-                message::begin(&mut self.words, header);
-                Ok(())
-            }
-            OutFrame::ReadRequest(frame) => self.load_planned(frame, false),
-            OutFrame::Write(frame) => {
-                self.load_planned(frame, true)?;
-                self.load_payload(&frame.header)
-            }
-            OutFrame::ReadData(AnswerFrame { header, regions, spans }) => {
-                message::begin(&mut self.words, header);
-                self.regions.clone_from(regions);
-                self.spans.clone_from(spans);
-                self.load_payload(header)
-            }
-        }
-    }
-
-    /// Header and table of a planned frame, and, if its payload goes along, regions and spans.
-    fn load_planned(&mut self, frame: &PlannedFrame, payload: bool) -> Result<(), LaneError> {
-        let header = &frame.header;
-        message::begin(&mut self.words, header);
-        self.known.clear();
-        self.known.resize(frame.local.len(), 0);
-        let first = header.first_run as usize;
-        for index in first..first.saturating_add(header.runs as usize) {
-            if index >= frame.plan.len() {
-                return Err(bad_frame());
-            }
-            let run = frame.plan.run(index);
-            let remote = frame.slots.get(run.remote as usize);
-            let entry = RawSpan::from(WireSpan {
-                slot: *remote.ok_or_else(bad_frame)?,
-                len: run.len,
-                offset: run.remote_offset,
-            });
-            message::push_entry(&mut self.words, &entry);
-            if payload {
-                let region = self.know(frame, run.local)?;
-                self.spans.push(LocalSpan { region, len: run.len, offset: run.local_offset });
-            }
-        }
-        Ok(())
-    }
-
-    /// The index in `regions` of the plan's local region `local`, which joins them if it is new.
-    fn know(&mut self, frame: &PlannedFrame, local: u32) -> Result<u32, LaneError> {
-        let known = self.known.get_mut(local as usize).ok_or_else(bad_frame)?;
-        if *known == 0 {
-            let region = frame.local.get(local as usize).ok_or_else(bad_frame)?;
-            self.regions.push(Arc::clone(region));
-            *known = self.regions.len() as u32;
-        }
-        Ok(*known - 1)
-    }
-
-    fn load_payload(&mut self, header: &FrameHeader) -> Result<(), LaneError> {
-        let len = header.payload_len.into();
-        self.places.fill(&self.regions, &self.spans, len).map_err(|_| bad_frame())
-    }
-
-    /// Asks for the staging memory of the frame. The leases are held while a provider is asked; a
-    /// copy of its own that goes on afterwards is its own to guard.
-    fn poll_stage(&mut self, lane: &LaneState) -> Result<Poll<()>, LaneError> {
-        let held = Leases::enter(self.regions.iter().map(|region| &region.gate))
-            .map_err(|_| LaneError::SourceGone)?;
-        let waker = lane.waker();
-        let mut cx = Context::from_waker(&waker);
-        let polled = self.places.poll_stage(Access::Gather, &self.regions, &mut cx);
-        drop(held);
-        Ok(polled.map_err(|_| LaneError::SourceGone)?.map(|()| self.is_staging = false))
-    }
-
     /// Writes the message at hand, under leases that last until it is read. Gives what it is worth of
     /// a turn: the bytes that the other side has to copy for it, and its own.
     fn send(
@@ -297,12 +210,14 @@ impl Sender {
         channel: &Channel,
         attached: &Attached,
     ) -> Result<usize, LaneError> {
-        let payload = self.places.left();
-        message::end(&mut self.words, self.places.rest());
+        let places = &mut self.outgoing.places;
+        let payload = places.left();
+        message::end(&mut self.words, places.rest());
         let until = self.at + self.words.len() as u64;
         self.lease(lane, until)?;
-        if self.places.is_staged() {
-            self.lent.push_back((until, std::mem::take(&mut self.places)));
+        let places = &mut self.outgoing.places;
+        if places.is_staged() {
+            self.lent.push_back((until, std::mem::take(places)));
         }
         if payload > 0 {
             self.unread.push_back((until, payload));
@@ -314,13 +229,13 @@ impl Sender {
         channel.ring_if_asleep(attached);
         let bytes = size_of_val(&*self.words);
         lane.sent().call(bytes);
-        self.release();
+        self.outgoing.clear();
         Ok(bytes + payload as usize)
     }
 
     /// Holds a lease on each region of the message at hand until the other side has read so far.
     fn lease(&mut self, lane: &LaneState, until: u64) -> Result<(), LaneError> {
-        for region in &self.regions {
+        for region in self.outgoing.regions() {
             if let Some(leased) = self.leased.get_mut(&region.id) {
                 leased.until = until;
                 continue;
@@ -334,14 +249,6 @@ impl Sender {
         }
         Ok(())
     }
-
-    /// Lets go of the message at hand.
-    fn release(&mut self) {
-        self.is_staging = false;
-        self.places.clear();
-        self.regions.clear();
-        self.spans.clear();
-    }
 }
 
 /// Keeps something until the other side has ended the copy that it is in the middle of.
@@ -352,13 +259,6 @@ fn outlast<T>(channel: &Channel, kept: T) {
         thread::sleep(PAUSE);
     }
     drop(kept);
-}
-
-/// The host gave a frame whose parts contradict each other. It cannot be sent, nor be left out.
-fn bad_frame() -> LaneError {
-    let error =
-        io::Error::new(io::ErrorKind::InvalidInput, "a frame's spans do not fit its header");
-    Arc::new(error).into()
 }
 
 #[cfg(test)]

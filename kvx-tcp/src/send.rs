@@ -8,12 +8,9 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use kvx_core::error::LaneError;
-use kvx_core::region::{Leases, Region};
-use kvx_core::transport::{Access, AnswerFrame, LocalSpan, OutFrame, PlannedFrame};
-use kvx_core::wire::frame::RawSpan;
-use kvx_core::wire::{FrameHeader, WireSpan};
-use kvx_io::{LaneState, Places, SendHalf, Sent};
-use zerocopy::IntoBytes;
+use kvx_core::region::Leases;
+use kvx_core::transport::OutFrame;
+use kvx_io::{LaneState, Outgoing, SendHalf, Sent};
 
 use crate::sys;
 
@@ -35,13 +32,8 @@ pub(crate) struct Sender {
     /// The last attempt to send found no room.
     was_full: bool,
     stage: Stage,
-    /// The regions and spans of the frame with payload; empty when there is none.
-    regions: Vec<Arc<Region>>,
-    spans: Vec<LocalSpan>,
-    places: Places,
-    /// While a planned frame is taken up: for each of the plan's local regions, 1 + its index in
-    /// `regions`, or 0.
-    known: Vec<u32>,
+    /// The payload of the frame that has one; empty when there is none.
+    outgoing: Outgoing,
 }
 
 /// How far the frame with payload is.
@@ -109,10 +101,7 @@ impl Sender {
             ready: 0,
             was_full: false,
             stage: Stage::Empty,
-            regions: Vec::new(),
-            spans: Vec::new(),
-            places: Places::default(),
-            known: Vec::new(),
+            outgoing: Outgoing::default(),
         }
     }
 
@@ -123,7 +112,7 @@ impl Sender {
         };
         let prefix = self.prefix.get(self.sent..self.ready).unwrap_or_default();
         let (regions, places) = match self.stage {
-            Stage::Sending => (self.regions.as_slice(), self.places.rest()),
+            Stage::Sending => (self.outgoing.regions(), self.outgoing.places.rest()),
             _ => Default::default(),
         };
         // The rest of a frame cannot be withheld from a stream that goes on: a source that was
@@ -152,8 +141,9 @@ impl Sender {
         *left = left.saturating_sub(bytes);
         let of_prefix = bytes.min(prefix.len());
         self.sent += of_prefix;
-        self.places.advance((bytes - of_prefix) as u64);
-        if self.stage == Stage::Sending && self.places.left() == 0 && self.sent == self.ready {
+        self.outgoing.places.advance((bytes - of_prefix) as u64);
+        let unsent = self.outgoing.places.left();
+        if self.stage == Stage::Sending && unsent == 0 && self.sent == self.ready {
             self.stage = Stage::Releasing;
         }
         // Not blocked, however short: a call that met unmapped memory halfway is short as well,
@@ -183,81 +173,20 @@ impl Sender {
     }
 
     fn load(&mut self, frame: OutFrame) -> Result<(), LaneError> {
-        match frame {
-            OutFrame::Ack(header) => {
-                self.prefix.extend_from_slice(&header.encode());
-                Ok(())
-            }
-            OutFrame::ReadRequest(frame) => self.load_planned(&frame, false),
-            OutFrame::Write(frame) => {
-                self.load_planned(&frame, true)?;
-                self.load_payload(&frame.header)
-            }
-            OutFrame::ReadData(AnswerFrame { header, regions, spans }) => {
-                self.prefix.extend_from_slice(&header.encode());
-                self.regions = regions;
-                self.spans = spans;
-                self.load_payload(&header)
-            }
-        }
-    }
-
-    /// Header and table of a planned frame, and, if its payload goes along, regions and spans.
-    fn load_planned(&mut self, frame: &PlannedFrame, payload: bool) -> Result<(), LaneError> {
-        let header = &frame.header;
-        self.prefix.extend_from_slice(&header.encode());
-        self.known.clear();
-        self.known.resize(frame.local.len(), 0);
-        let first = header.first_run as usize;
-        for index in first..first.saturating_add(header.runs as usize) {
-            if index >= frame.plan.len() {
-                return Err(bad_frame());
-            }
-            let run = frame.plan.run(index);
-            let remote = frame.slots.get(run.remote as usize);
-            let entry = RawSpan::from(WireSpan {
-                slot: *remote.ok_or_else(bad_frame)?,
-                len: run.len,
-                offset: run.remote_offset,
-            });
-            self.prefix.extend_from_slice(entry.as_bytes());
-            if payload {
-                let region = self.know(frame, run.local)?;
-                self.spans.push(LocalSpan { region, len: run.len, offset: run.local_offset });
-            }
+        let prefix = &mut self.prefix;
+        self.outgoing.load(frame, |bytes| prefix.extend_from_slice(bytes))?;
+        let places = &self.outgoing.places;
+        if places.is_staged() {
+            self.stage = Stage::Staging;
+        } else if places.left() > 0 {
+            self.stage = Stage::Sending;
         }
         Ok(())
     }
 
-    /// The index in `regions` of the plan's local region `local`, which joins them if it is new.
-    fn know(&mut self, frame: &PlannedFrame, local: u32) -> Result<u32, LaneError> {
-        let known = self.known.get_mut(local as usize).ok_or_else(bad_frame)?;
-        if *known == 0 {
-            let region = frame.local.get(local as usize).ok_or_else(bad_frame)?;
-            self.regions.push(Arc::clone(region));
-            *known = self.regions.len() as u32;
-        }
-        Ok(*known - 1)
-    }
-
-    fn load_payload(&mut self, header: &FrameHeader) -> Result<(), LaneError> {
-        self.places
-            .fill(&self.regions, &self.spans, header.payload_len.into())
-            .map_err(|_| bad_frame())?;
-        self.stage = if self.places.is_staged() { Stage::Staging } else { Stage::Sending };
-        Ok(())
-    }
-
-    /// Asks for the staging memory of the frame. The leases are held while a provider is asked; a
-    /// copy of its own that goes on afterwards is its own to guard.
+    /// Asks for the staging memory of the frame.
     fn poll_stage(&mut self, lane: &LaneState) -> Result<Poll<()>, LaneError> {
-        let held = Leases::enter(self.regions.iter().map(|region| &region.gate))
-            .map_err(|_| LaneError::SourceGone)?;
-        let waker = lane.waker();
-        let mut cx = Context::from_waker(&waker);
-        let polled = self.places.poll_stage(Access::Gather, &self.regions, &mut cx);
-        drop(held);
-        if polled.map_err(|_| LaneError::SourceGone)?.is_pending() {
+        if self.outgoing.poll_stage(lane)?.is_pending() {
             return Ok(Poll::Pending);
         }
         self.ready = self.prefix.len();
@@ -267,10 +196,11 @@ impl Sender {
 
     /// Gives staging memory back. A refusal has nothing to say any more: the bytes are sent.
     fn poll_release(&mut self, lane: &LaneState) -> Poll<()> {
-        if self.places.is_staged() {
+        let places = &mut self.outgoing.places;
+        if places.is_staged() {
             let waker = lane.waker();
             let mut cx = Context::from_waker(&waker);
-            if self.places.poll_commit(&mut cx).is_pending() {
+            if places.poll_commit(&mut cx).is_pending() {
                 return Poll::Pending;
             }
         }
@@ -281,15 +211,6 @@ impl Sender {
     /// Lets go of the frame with payload.
     fn release(&mut self) {
         self.stage = Stage::Empty;
-        self.places.clear();
-        self.regions.clear();
-        self.spans.clear();
+        self.outgoing.clear();
     }
-}
-
-/// The host gave a frame whose parts contradict each other. It cannot be sent, nor be left out.
-fn bad_frame() -> LaneError {
-    let error =
-        io::Error::new(io::ErrorKind::InvalidInput, "a frame's spans do not fit its header");
-    Arc::new(error).into()
 }

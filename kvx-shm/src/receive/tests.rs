@@ -10,6 +10,7 @@ use kvx_core::time::Time;
 use kvx_core::transport::{HostSpan, LaneHost, OutFrame};
 use kvx_core::wire::WireSpan;
 use kvx_core::wire::frame::{FrameRuns, RawSpan};
+use zerocopy::IntoBytes;
 
 use super::*;
 use crate::message::{self, MAX_WORDS};
@@ -86,9 +87,10 @@ fn message() -> Vec<u64> {
     let runs = FrameRuns { first: 0, count: 1, total: 1 };
     let header = FrameHeader::write(TransferId(1), None, Time::from_nanos(9), runs, 64);
     let mut words = Vec::new();
-    message::begin(&mut words, &header);
+    message::begin(&mut words);
+    message::push(&mut words, &header.encode());
     let entry = WireSpan { slot: Slot(0), len: 64, offset: 0 };
-    message::push_entry(&mut words, &RawSpan::from(entry));
+    message::push(&mut words, RawSpan::from(entry).as_bytes());
     message::end(&mut words, &[HostSpan { address: 0x1000, len: 64 }]);
     words
 }

@@ -6,6 +6,7 @@ use std::os::unix::net::UnixStream;
 
 use kvx_core::id::LaneId;
 use kvx_core::proto::LaneKey;
+use kvx_core::region::Region;
 use kvx_core::wire::FrameKind;
 use kvx_io::{ReceiveHalf, Received};
 use zerocopy::FromBytes;
