@@ -4,10 +4,11 @@
 //! the waiting thread takes the lane's arrivals upon itself: asleep in poll(2) until something is
 //! there, it reads, and sends what follows, until what it waits for has happened.
 //!
-//! It does not look for arrivals without sleeping: where one thread wakes another and sleeps, the
-//! kernel lets the second go on at once where the first was, and that is faster than to wake it on
-//! an idle core while this one spins (4 KiB there and an ACK back over loopback, two cores: 22 us
-//! asleep, 33 us spinning).
+//! For what a socket brings it does not look without sleeping: where one thread wakes another and
+//! sleeps, the kernel lets the second go on at once where the first was, and that is faster than to
+//! wake it on an idle core while this one spins (4 KiB there and an ACK back over loopback, two
+//! cores: 22 us asleep, 33 us spinning). Where arrivals can be seen, nobody need be woken, and it
+//! looks for a moment.
 
 use std::cell::RefCell;
 use std::ops::ControlFlow;
@@ -19,7 +20,8 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 
-use crate::lane::{LaneState, Pumped, SocketLane};
+use crate::lane::{Pumped, SocketLane};
+use crate::sight::{LOOK, glance};
 
 /// Bytes that are received, and sent, before the thread looks up.
 const TURN: usize = 1 << 20;
@@ -44,21 +46,23 @@ pub(crate) fn attend(lane: &SocketLane, timeout: Option<Duration>, is_over: &mut
     if state.attended.swap(true, Ordering::AcqRel) {
         return;
     }
-    state.watched().set_arrivals(false, state.doorbell());
     let waker = Waker::from(Arc::clone(&bell));
     let mut cx = Context::from_waker(&waker);
+    let mut attended = Attended { lane, socket: &socket, bell: &bell, until, has_slept: false };
     let mut more = false;
-    let mut sleep = |more| bell.sleep(state, &socket, more, until, || is_over(&mut cx));
-    while sleep(more).is_continue() && state.ending().is_none() {
+    while attended.wait(more, || is_over(&mut cx)).is_continue() && state.ending().is_none() {
         more = see_to(lane);
         if state.waits_for_memory() {
             // Its provider rings the I/O thread, and poll would not sleep while bytes are there.
             break;
         }
     }
-    state.watched().set_arrivals(true, state.doorbell());
-    state.attended.store(false, Ordering::Release);
-    if more {
+    if attended.has_slept {
+        state.watched().set_arrivals(true, state.doorbell());
+    }
+    // Before the lane sleeps: an I/O thread that finds it attended leaves that to this one.
+    state.attended.store(false, Ordering::SeqCst);
+    if lane.sleep() || more {
         // Of what was begun and left no socket tells.
         state.leave_unread();
     }
@@ -71,6 +75,73 @@ fn see_to(lane: &SocketLane) -> bool {
         lane.state.doorbell().ring();
     }
     received.more
+}
+
+/// A lane that a thread attends.
+struct Attended<'a> {
+    lane: &'a SocketLane,
+    socket: &'a OwnedFd,
+    /// The thread's.
+    bell: &'a Bell,
+    until: Option<Instant>,
+    /// The I/O thread does not see to arrivals meanwhile.
+    has_slept: bool,
+}
+
+impl Attended<'_> {
+    /// Waits until something arrives, the bell rings, or the time is over; not at all where there is
+    /// `more` to do. Breaks off, at once, if that time has come, or `is_over`, or there is no way to
+    /// sleep.
+    fn wait(&mut self, more: bool, is_over: impl FnOnce() -> bool) -> ControlFlow<()> {
+        let now = Instant::now();
+        let left = self.until.map(|until| until.saturating_duration_since(now));
+        self.bell.asleep.store(true, Ordering::SeqCst);
+        if is_over() || left == Some(Duration::ZERO) {
+            self.bell.asleep.store(false, Ordering::SeqCst);
+            return ControlFlow::Break(());
+        }
+        if !more && self.look(now + left.unwrap_or(LOOK).min(LOOK)) {
+            self.bell.awake(false);
+            return ControlFlow::Continue(());
+        }
+        if !self.has_slept {
+            self.has_slept = true;
+            self.lane.state.watched().set_arrivals(false, self.lane.state.doorbell());
+        }
+        // What is too long to say is as good as no end.
+        let left = left.and_then(|left| Timespec::try_from(left).ok());
+        self.sleep(if more { Some(NO_WAIT) } else { left })
+    }
+
+    /// Looks for arrivals where they can be seen. Whether one was, or the bell rang.
+    fn look(&self, until: Instant) -> bool {
+        let Some(sight) = self.lane.sight() else {
+            return false;
+        };
+        sight.look();
+        while Instant::now() < until {
+            if glance(|| self.lane.sees() || !self.bell.asleep.load(Ordering::Relaxed)) {
+                return true;
+            }
+        }
+        self.lane.sleep()
+    }
+
+    fn sleep(&self, timeout: Option<Timespec>) -> ControlFlow<()> {
+        let arrivals = PollFlags::IN | PollFlags::RDHUP;
+        let event = &self.bell.event;
+        let mut watched = [PollFd::new(self.socket, arrivals), PollFd::new(event, PollFlags::IN)];
+        let polled = poll(&mut watched, timeout.as_ref());
+        let [arrived, rung] = watched.map(|fd| fd.revents());
+        if arrived.intersects(PollFlags::RDHUP | PollFlags::HUP | PollFlags::ERR) {
+            self.lane.state.expect_end();
+        }
+        self.bell.awake(rung.intersects(PollFlags::IN));
+        match polled {
+            Ok(_) | Err(rustix::io::Errno::INTR) => ControlFlow::Continue(()),
+            Err(_) => ControlFlow::Break(()),
+        }
+    }
 }
 
 /// Ends the sleep of one thread.
@@ -106,39 +177,10 @@ impl Bell {
         Some(Self { event, asleep: AtomicBool::new(false) })
     }
 
-    /// Sleeps until something arrives, the bell rings, or `until` has come; not at all where there is
-    /// `more` to do. Breaks off, at once, if that time has come, or `is_over`, or there is no way to
-    /// sleep.
-    fn sleep(
-        &self,
-        lane: &LaneState,
-        socket: &OwnedFd,
-        more: bool,
-        until: Option<Instant>,
-        is_over: impl FnOnce() -> bool,
-    ) -> ControlFlow<()> {
-        let left = until.map(|until| until.saturating_duration_since(Instant::now()));
-        self.asleep.store(true, Ordering::SeqCst);
-        if is_over() || left == Some(Duration::ZERO) {
-            self.asleep.store(false, Ordering::SeqCst);
-            return ControlFlow::Break(());
-        }
-        let arrivals = PollFlags::IN | PollFlags::RDHUP;
-        let mut watched = [PollFd::new(socket, arrivals), PollFd::new(&self.event, PollFlags::IN)];
-        // What is too long to say is as good as no end.
-        let left = left.and_then(|left| Timespec::try_from(left).ok());
-        let left = if more { Some(NO_WAIT) } else { left };
-        let polled = poll(&mut watched, left.as_ref());
-        let [arrived, rung] = watched.map(|fd| fd.revents());
-        if arrived.intersects(PollFlags::RDHUP | PollFlags::HUP | PollFlags::ERR) {
-            lane.expect_end();
-        }
-        if !self.asleep.swap(false, Ordering::SeqCst) || rung.intersects(PollFlags::IN) {
+    /// The thread is awake, and found the bell rung or not.
+    fn awake(&self, rung: bool) {
+        if !self.asleep.swap(false, Ordering::SeqCst) || rung {
             let _ = rustix::io::read(&self.event, &mut [0; 8]);
-        }
-        match polled {
-            Ok(_) | Err(rustix::io::Errno::INTR) => ControlFlow::Continue(()),
-            Err(_) => ControlFlow::Break(()),
         }
     }
 }

@@ -7,6 +7,10 @@
 //! thread, which the edge that follows wakes.
 //! The price is that nothing is told twice, so that a lane which stops before the socket is
 //! exhausted, because its turn is over or it waits for staging memory, is remembered here.
+//!
+//! # Looking
+//! Where arrivals can be seen, the thread looks at a lane that had some for a moment before it
+//! sleeps: a peer that answers at once is heard without a system call on either side.
 
 use std::collections::{HashMap, VecDeque};
 use std::io;
@@ -14,12 +18,14 @@ use std::mem;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use kvx_core::error::LaneError;
 use rustix::event::{EventfdFlags, Timespec, epoll, eventfd};
 
 use crate::counters::Meter;
 use crate::lane::{Pumped, SocketLane};
+use crate::sight::{LOOK, glance};
 use crate::watch::Watch;
 
 /// The eventfd's token. Lanes count upward from 0.
@@ -153,6 +159,8 @@ pub(crate) struct EventLoop {
     lanes: HashMap<u64, Entry>,
     /// Tokens of lanes that have something to do, each once.
     due: VecDeque<u64>,
+    /// Tokens of lanes that are looked at, each once.
+    looked_at: Vec<u64>,
 }
 
 /// One lane.
@@ -165,11 +173,19 @@ struct Entry {
     readable: bool,
     /// The socket may have room again, or the host another frame.
     sendable: bool,
+    /// In `looked_at`, until then.
+    look_until: Option<Instant>,
 }
 
 impl EventLoop {
     pub(crate) fn new(shared: Arc<IoThread>, turn_bytes: usize) -> Self {
-        Self { shared, turn_bytes, lanes: HashMap::new(), due: VecDeque::new() }
+        Self {
+            shared,
+            turn_bytes,
+            lanes: HashMap::new(),
+            due: VecDeque::new(),
+            looked_at: Vec::new(),
+        }
     }
 
     /// The life of the thread.
@@ -177,6 +193,7 @@ impl EventLoop {
         let mut events = Vec::with_capacity(EVENTS);
         let mut inbox = Inbox::default();
         while !inbox.stop {
+            self.look();
             if let Err(error) = self.wait(&mut events) {
                 // Nothing is told any more: better no lane than a silent one.
                 self.shared.stop();
@@ -193,11 +210,48 @@ impl EventLoop {
         self.end_all(&LaneError::Closed);
     }
 
+    /// Looks for arrivals, if there is nothing else to do, on the lanes that had some.
+    fn look(&mut self) {
+        if self.looked_at.is_empty() || !self.due.is_empty() {
+            return;
+        }
+        let Self { lanes, due, looked_at, .. } = self;
+        glance(|| {
+            for token in &*looked_at {
+                if let Some(entry) = lanes.get_mut(token).filter(|entry| entry.lane.sees()) {
+                    entry.readable = true;
+                    entry.queue(*token, due);
+                }
+            }
+            !due.is_empty()
+        });
+        let now = Instant::now();
+        looked_at.retain(|token| {
+            let Some(entry) = lanes.get_mut(token) else {
+                return false;
+            };
+            // Who attends the lane looks for itself, and has it sleep later.
+            let is_attended = entry.lane.state.attended.load(Ordering::SeqCst);
+            if !is_attended && entry.look_until.is_some_and(|until| now < until) {
+                return true;
+            }
+            entry.look_until = None;
+            if !is_attended && entry.lane.sleep() {
+                entry.readable = true;
+                entry.queue(*token, due);
+            }
+            false
+        });
+    }
+
     /// Fetches events; sleeps if there is nothing else to do.
     fn wait(&self, events: &mut Vec<epoll::Event>) -> io::Result<()> {
         let mut inbox = self.shared.inbox();
-        let idle =
-            self.due.is_empty() && inbox.opened.is_empty() && inbox.rung.is_empty() && !inbox.stop;
+        let idle = self.due.is_empty()
+            && self.looked_at.is_empty()
+            && inbox.opened.is_empty()
+            && inbox.rung.is_empty()
+            && !inbox.stop;
         inbox.asleep = idle;
         drop(inbox);
 
@@ -226,6 +280,7 @@ impl EventLoop {
                 is_due: true,
                 readable: true,
                 sendable: true,
+                look_until: None,
             };
             self.lanes.insert(token, entry);
             self.due.push_back(token);
@@ -264,7 +319,18 @@ impl EventLoop {
             return;
         };
         entry.is_due = false;
+        let seen = entry.lane.sees();
         if entry.turn(self.turn_bytes) {
+            entry.queue(token, &mut self.due);
+        } else if seen {
+            if let Some(sight) = entry.lane.sight() {
+                sight.look();
+            }
+            if entry.look_until.replace(Instant::now() + LOOK).is_none() {
+                self.looked_at.push(token);
+            }
+        } else if entry.look_until.is_none() && entry.lane.sleep() {
+            entry.readable = true;
             entry.queue(token, &mut self.due);
         }
         if let Some(cause) = entry.lane.state.ending().cloned() {

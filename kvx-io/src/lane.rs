@@ -22,6 +22,7 @@ use crate::counters::Meter;
 use crate::doorbell::Doorbell;
 use crate::half::Half;
 use crate::io_thread::IoThread;
+use crate::sight::Sight;
 use crate::watch::Watched;
 
 /// The sending half of a lane.
@@ -51,6 +52,11 @@ pub trait ReceiveHalf: Send {
 
     /// The lane has ended: lets go of everything, and receives nothing any more.
     fn end(&mut self);
+
+    /// How arrivals can be seen, where not only the socket tells of them. Asked once.
+    fn sight(&self) -> Option<Arc<dyn Sight>> {
+        None
+    }
 }
 
 /// What a sending half's turn came to.
@@ -238,6 +244,7 @@ impl LaneState {
 /// `drive` on the lane that just asks for a frame does nothing.
 pub(crate) struct SocketLane {
     pub(crate) state: LaneState,
+    sight: Option<Arc<dyn Sight>>,
     sender: Half<Box<dyn SendHalf>>,
     receiver: Half<Box<dyn ReceiveHalf>>,
 }
@@ -248,7 +255,23 @@ impl SocketLane {
         sender: Box<dyn SendHalf>,
         receiver: Box<dyn ReceiveHalf>,
     ) -> Self {
-        Self { state, sender: Half::new(sender), receiver: Half::new(receiver) }
+        let sight = receiver.sight();
+        Self { state, sight, sender: Half::new(sender), receiver: Half::new(receiver) }
+    }
+
+    /// How arrivals can be seen.
+    pub(crate) fn sight(&self) -> Option<&dyn Sight> {
+        self.sight.as_deref()
+    }
+
+    /// Whether something is seen to have arrived that can be received now.
+    pub(crate) fn sees(&self) -> bool {
+        self.sight().is_some_and(Sight::has_arrived) && !self.state.waits_for_memory()
+    }
+
+    /// The socket is to tell from now on. Whether there is something of which it does not.
+    pub(crate) fn sleep(&self) -> bool {
+        self.sight().is_some_and(Sight::sleep) && !self.state.waits_for_memory()
     }
 
     /// Sends at most about `budget` bytes, if nobody else is sending.

@@ -5,7 +5,8 @@
 //!
 //! # How it works
 //! A [`Pool`] is a fixed number of I/O threads, each asleep in its own epoll until a socket or a
-//! [`Lane::wake`](kvx_core::transport::Lane::wake) has something for it: no timers, no polling. A
+//! [`Lane::wake`](kvx_core::transport::Lane::wake) has something for it: no timers, no polling, but for
+//! a moment after arrivals that can be seen ([`Sight`]). A
 //! lane is non-blocking and belongs to one thread; its halves are behind locks that nobody waits
 //! for, so that a thread that posts can send from where it stands
 //! ([`Lane::drive`](kvx_core::transport::Lane::drive)), and one that waits receive
@@ -27,6 +28,7 @@ mod lane;
 mod outgoing;
 mod places;
 mod pool;
+mod sight;
 mod watch;
 
 pub use counters::{Counters, Meter, Traffic};
@@ -34,3 +36,4 @@ pub use lane::{LaneState, ReceiveHalf, Received, SendHalf, Sent};
 pub use outgoing::Outgoing;
 pub use places::{Places, admit};
 pub use pool::{MAX_IO_THREADS, Pool, default_io_threads};
+pub use sight::Sight;

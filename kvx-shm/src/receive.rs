@@ -9,7 +9,7 @@ use std::task::{Context, Poll};
 use kvx_core::error::{LaneError, Refusal, Violation};
 use kvx_core::transport::{Access, Admission, Landing};
 use kvx_core::wire::{FrameHeader, FrameKind};
-use kvx_io::{LaneState, Places, ReceiveHalf, Received, admit};
+use kvx_io::{LaneState, Places, ReceiveHalf, Received, Sight, admit};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, recv};
 use zerocopy::FromBytes;
@@ -70,7 +70,7 @@ enum Stage {
 enum Step {
     /// As many bytes were copied, or something else has changed.
     Took(usize),
-    /// There is nothing, or memory is not ready: the bell follows.
+    /// There is nothing, or memory is not ready.
     Wait,
 }
 
@@ -123,6 +123,10 @@ impl ReceiveHalf for Receiver {
         self.setup = Setup::Done;
         self.leave(Stage::Message);
         self.message = Message::default();
+    }
+
+    fn sight(&self) -> Option<Arc<dyn Sight>> {
+        self.channel.clone().map(|channel| channel as _)
     }
 }
 
@@ -225,14 +229,11 @@ impl Receiver {
         }
     }
 
-    /// Takes the next message out of the ring. `false` if there is none, and the bell will ring.
+    /// Takes the next message out of the ring. `false` if there is none.
     fn take(&mut self, channel: &Channel, attached: &Attached) -> Result<bool, LaneError> {
         let theirs = &attached.theirs;
         if theirs.readable(self.at)? == 0 {
-            channel.own.mark_asleep();
-            if theirs.readable(self.at)? == 0 {
-                return Ok(false);
-            }
+            return Ok(false);
         }
         let mut length = [0];
         theirs.read(self.at, &mut length);
@@ -243,6 +244,7 @@ impl Receiver {
         }
         theirs.read(self.at, room);
         self.words = words;
+        channel.has_taken(self.at + words);
         Ok(true)
     }
 

@@ -8,7 +8,8 @@
 //! # Who wakes whom
 //! A side that finds nothing to read, or no room to write, leaves a mark ([`ASLEEP`], [`FULL`]) that
 //! is another each time, looks once more, and sleeps. The other side, having written, or read, looks
-//! for a mark that it has not seen yet, and rings. Both stores and both looks are sequentially
+//! for a mark that it has not seen yet, and rings. A side that looks again and again, and need not
+//! be rung for what it reads, says so by an even mark. Both stores and both looks are sequentially
 //! consistent, so that one of the two sees what the other has done.
 
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
@@ -102,7 +103,18 @@ impl Own {
 
     /// Asks to be rung when there is something to read; followed by another look.
     pub(crate) fn mark_asleep(&self) {
-        self.word(ASLEEP).fetch_add(1, Ordering::SeqCst);
+        self.mark(|mark| (mark + 1) | 1);
+    }
+
+    /// Asks not to be rung when there is something to read.
+    pub(crate) fn mark_awake(&self) {
+        self.mark(|mark| mark.wrapping_add(1) & !1);
+    }
+
+    fn mark(&self, next: impl Fn(u64) -> u64) {
+        let _ = self
+            .word(ASLEEP)
+            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |mark| Some(next(mark)));
     }
 
     /// Asks to be rung when there is room; followed by another look.
@@ -188,9 +200,9 @@ impl Theirs {
         self.load(COPYING) != 0
     }
 
-    /// The mark that it left when it last found nothing to read.
-    pub(crate) fn asleep(&self) -> u64 {
-        self.load(ASLEEP)
+    /// The mark that it left when it last found nothing to read; none while it looks.
+    pub(crate) fn asleep(&self) -> Option<u64> {
+        Some(self.load(ASLEEP)).filter(|mark| mark % 2 == 1)
     }
 
     /// The mark that it left when it last found no room.

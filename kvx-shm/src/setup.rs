@@ -23,6 +23,7 @@ use std::sync::{Arc, OnceLock};
 
 use kvx_core::error::LaneError;
 use kvx_core::proto::LaneKey;
+use kvx_io::Sight;
 use rustix::net::{SendFlags, send};
 use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
 use zerocopy::little_endian::{I32, U64};
@@ -73,6 +74,8 @@ pub(crate) struct Channel {
     challenge: [u8; 16],
     pub(crate) own: Own,
     attached: OnceLock<Attached>,
+    /// How far messages were taken out of the other side's ring.
+    taken: AtomicU64,
     /// The marks of the other side that it was rung for.
     rung_asleep: AtomicU64,
     rung_full: AtomicU64,
@@ -102,6 +105,7 @@ impl Channel {
             challenge,
             own: Own::new()?,
             attached: OnceLock::new(),
+            taken: AtomicU64::new(0),
             rung_asleep: AtomicU64::new(0),
             rung_full: AtomicU64::new(0),
         };
@@ -197,7 +201,9 @@ impl Channel {
 
     /// Something was written: rings if the other side sleeps, and was not rung since.
     pub(crate) fn ring_if_asleep(&self, attached: &Attached) {
-        self.ring_for(attached.theirs.asleep(), &self.rung_asleep);
+        if let Some(mark) = attached.theirs.asleep() {
+            self.ring_for(mark, &self.rung_asleep);
+        }
     }
 
     /// Something was read: rings if the other side waits for room, and was not rung since.
@@ -212,10 +218,32 @@ impl Channel {
         }
     }
 
+    /// All messages up to this position were taken.
+    pub(crate) fn has_taken(&self, position: u64) {
+        self.taken.store(position, Ordering::Relaxed);
+    }
+
     /// Says something on the socket, never blocking.
     pub(crate) fn say(&self, bytes: &[u8]) -> io::Result<usize> {
         let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
         Ok(rustix::io::retry_on_intr(|| send(&self.socket, bytes, flags))?)
+    }
+}
+
+impl Sight for Channel {
+    fn has_arrived(&self) -> bool {
+        // What cannot be is found out by who takes it.
+        let taken = self.taken.load(Ordering::Relaxed);
+        self.attached().is_some_and(|side| !matches!(side.theirs.readable(taken), Ok(0)))
+    }
+
+    fn look(&self) {
+        self.own.mark_awake();
+    }
+
+    fn sleep(&self) -> bool {
+        self.own.mark_asleep();
+        self.has_arrived()
     }
 }
 
