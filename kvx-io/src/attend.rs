@@ -11,6 +11,7 @@
 //! looks for a moment.
 
 use std::cell::RefCell;
+use std::mem;
 use std::ops::ControlFlow;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -48,7 +49,8 @@ pub(crate) fn attend(lane: &SocketLane, timeout: Option<Duration>, is_over: &mut
     }
     let waker = Waker::from(Arc::clone(&bell));
     let mut cx = Context::from_waker(&waker);
-    let mut attended = Attended { lane, socket: &socket, bell: &bell, until, has_slept: false };
+    let mut attended =
+        Attended { lane, socket: &socket, bell: &bell, until, is_looking: false, has_slept: false };
     let mut more = false;
     while attended.wait(more, || is_over(&mut cx)).is_continue() && state.ending().is_none() {
         more = see_to(lane);
@@ -60,9 +62,8 @@ pub(crate) fn attend(lane: &SocketLane, timeout: Option<Duration>, is_over: &mut
     if attended.has_slept {
         state.watched().set_arrivals(true, state.doorbell());
     }
-    // Before the lane sleeps: an I/O thread that finds it attended leaves that to this one.
-    state.attended.store(false, Ordering::SeqCst);
-    if lane.sleep() || more {
+    state.attended.store(false, Ordering::Release);
+    if attended.stop_looking() || more {
         // Of what was begun and left no socket tells.
         state.leave_unread();
     }
@@ -84,6 +85,8 @@ struct Attended<'a> {
     /// The thread's.
     bell: &'a Bell,
     until: Option<Instant>,
+    /// Between `look` and `sleep` of the lane.
+    is_looking: bool,
     /// The I/O thread does not see to arrivals meanwhile.
     has_slept: bool,
 }
@@ -114,17 +117,24 @@ impl Attended<'_> {
     }
 
     /// Looks for arrivals where they can be seen. Whether one was, or the bell rang.
-    fn look(&self, until: Instant) -> bool {
-        let Some(sight) = self.lane.sight() else {
+    fn look(&mut self, until: Instant) -> bool {
+        if self.lane.sight().is_none() {
             return false;
-        };
-        sight.look();
+        }
+        if !mem::replace(&mut self.is_looking, true) {
+            self.lane.look();
+        }
         while Instant::now() < until {
             if glance(|| self.lane.sees() || !self.bell.asleep.load(Ordering::Relaxed)) {
                 return true;
             }
         }
-        self.lane.sleep()
+        self.stop_looking()
+    }
+
+    /// From now on the socket tells. Whether there is something of which it does not.
+    fn stop_looking(&mut self) -> bool {
+        mem::take(&mut self.is_looking) && self.lane.sleep()
     }
 
     fn sleep(&self, timeout: Option<Timespec>) -> ControlFlow<()> {

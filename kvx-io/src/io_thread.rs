@@ -173,6 +173,8 @@ struct Entry {
     readable: bool,
     /// The socket may have room again, or the host another frame.
     sendable: bool,
+    /// Between `look` and `sleep` of the lane.
+    is_looking: bool,
     /// In `looked_at`, until then.
     look_until: Option<Instant>,
 }
@@ -230,14 +232,13 @@ impl EventLoop {
             let Some(entry) = lanes.get_mut(token) else {
                 return false;
             };
-            // Who attends the lane looks for itself, and has it sleep later.
-            let is_attended = entry.lane.state.attended.load(Ordering::SeqCst);
+            // Who attends the lane looks for itself.
+            let is_attended = entry.lane.state.attended.load(Ordering::Relaxed);
             if !is_attended && entry.look_until.is_some_and(|until| now < until) {
                 return true;
             }
             entry.look_until = None;
-            if !is_attended && entry.lane.sleep() {
-                entry.readable = true;
+            if entry.stop_looking() {
                 entry.queue(*token, due);
             }
             false
@@ -280,6 +281,7 @@ impl EventLoop {
                 is_due: true,
                 readable: true,
                 sendable: true,
+                is_looking: false,
                 look_until: None,
             };
             self.lanes.insert(token, entry);
@@ -319,18 +321,17 @@ impl EventLoop {
             return;
         };
         entry.is_due = false;
+        if !mem::replace(&mut entry.is_looking, true) {
+            entry.lane.look();
+        }
         let seen = entry.lane.sees();
         if entry.turn(self.turn_bytes) {
             entry.queue(token, &mut self.due);
         } else if seen {
-            if let Some(sight) = entry.lane.sight() {
-                sight.look();
-            }
             if entry.look_until.replace(Instant::now() + LOOK).is_none() {
                 self.looked_at.push(token);
             }
-        } else if entry.look_until.is_none() && entry.lane.sleep() {
-            entry.readable = true;
+        } else if entry.look_until.is_none() && entry.stop_looking() {
             entry.queue(token, &mut self.due);
         }
         if let Some(cause) = entry.lane.state.ending().cloned() {
@@ -383,6 +384,14 @@ impl Entry {
             more = true;
         }
         more
+    }
+
+    /// From now on the socket tells. Whether there is something of which it does not.
+    fn stop_looking(&mut self) -> bool {
+        self.is_looking = false;
+        let unread = self.lane.sleep();
+        self.readable |= unread;
+        unread
     }
 
     fn queue(&mut self, token: u64, due: &mut VecDeque<u64>) {

@@ -269,7 +269,14 @@ impl SocketLane {
         self.sight().is_some_and(Sight::has_arrived) && !self.state.waits_for_memory()
     }
 
-    /// The socket is to tell from now on. Whether there is something of which it does not.
+    /// This thread looks from now on.
+    pub(crate) fn look(&self) {
+        if let Some(sight) = self.sight() {
+            sight.look();
+        }
+    }
+
+    /// This thread looks no more. Whether there is something of which the socket does not tell.
     pub(crate) fn sleep(&self) -> bool {
         self.sight().is_some_and(Sight::sleep) && !self.state.waits_for_memory()
     }

@@ -7,7 +7,7 @@ use std::task::{Context, Poll};
 
 use kvx_core::error::LaneError;
 use kvx_core::region::{Leases, Region};
-use kvx_core::transport::{Access, AnswerFrame, LocalSpan, OutFrame, PlannedFrame};
+use kvx_core::transport::{Access, AnswerFrame, HostSpan, LocalSpan, OutFrame, PlannedFrame};
 use kvx_core::wire::frame::RawSpan;
 use kvx_core::wire::{FrameHeader, WireSpan};
 use zerocopy::IntoBytes;
@@ -56,6 +56,13 @@ impl Outgoing {
     /// The regions of the payload, each once.
     pub fn regions(&self) -> &[Arc<Region>] {
         &self.regions
+    }
+
+    /// Where the bytes of the payload lie, each place with the index in [`Self::regions`] of its
+    /// region; once staging memory is there, if any is needed.
+    pub fn sources(&self) -> impl Iterator<Item = (HostSpan, usize)> {
+        let regions = self.spans.iter().map(|span| span.region as usize);
+        self.places.rest().iter().copied().zip(regions)
     }
 
     /// Asks for the staging memory of the payload. The leases are held while a provider is asked; a

@@ -18,6 +18,8 @@ pub struct Places {
     first: usize,
     /// The sum of the lengths from `first` on.
     left: u64,
+    /// All regions are memory that stays mapped.
+    lasts: bool,
     /// The regions that cannot be reached in place. Their hosts are of use once `held` is there.
     staged: Vec<StagedRegion>,
 }
@@ -46,6 +48,7 @@ impl Places {
         len: u64,
     ) -> Result<(), Refusal> {
         self.clear();
+        self.lasts = regions.iter().all(|region| region.memory.memfd().is_some());
         self.hosts.try_reserve(spans.len()).map_err(|_| Refusal::Busy)?;
         for (position, span) in spans.iter().enumerate() {
             let region = span.region as usize;
@@ -134,6 +137,12 @@ impl Places {
         self.hosts.get(self.first..).unwrap_or_default()
     }
 
+    /// Whether all of it stays mapped while the regions live, so that it can be reached by loads and
+    /// stores: [`MemoryProvider::memfd`](kvx_core::transport::MemoryProvider::memfd).
+    pub fn lasts(&self) -> bool {
+        self.lasts
+    }
+
     /// The number of bytes that are not done.
     pub fn left(&self) -> u64 {
         self.left
@@ -158,6 +167,7 @@ impl Places {
         self.hosts.clear();
         self.first = 0;
         self.left = 0;
+        self.lasts = false;
         self.staged.clear();
     }
 }

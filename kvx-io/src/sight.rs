@@ -12,16 +12,17 @@ pub(crate) const LOOK: Duration = Duration::from_micros(30);
 const GLANCE: Duration = Duration::from_micros(3);
 
 /// Sees what has arrived on a lane by a look at memory, where the peer needs no system call to leave
-/// it there. Any number of threads may look.
+/// it there. Any number of threads may look, each from [`look`](Self::look) to
+/// [`sleep`](Self::sleep).
 pub trait Sight: Send + Sync {
     /// Whether there is something that was not received yet.
     fn has_arrived(&self) -> bool;
 
-    /// Somebody looks: until [`sleep`](Self::sleep) the peer need not tell.
+    /// A thread looks from now on: the peer need not tell.
     fn look(&self);
 
-    /// Who called this looks no more: from now on the socket tells of arrivals. Whether something has
-    /// arrived before, of which it does not.
+    /// It looks no more. Unless others do, the socket tells of arrivals from now on; and the answer
+    /// says whether something has arrived before, of which it does not.
     fn sleep(&self) -> bool;
 }
 

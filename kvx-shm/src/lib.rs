@@ -16,6 +16,13 @@
 //! side when it sleeps; a socket and not an eventfd, on which a hostile peer could make a write
 //! block.
 //!
+//! # Pools
+//! Memory that the other side's engine has allocated to be shared, sealed memfds, is mapped, once a
+//! transport, to be read (`pools`). Where the bytes go to memory of the same kind, they are copied by
+//! loads and stores (`copy`), which no unmapping can make fault; else by the system call, as all other
+//! memory is.
+//!
+//! # What is not believed
 //! Everything in the other side's ring is taken for hostile: it is mapped to be read only, every
 //! word is copied before it is looked at, and positions are checked against what is possible.
 //!
@@ -33,9 +40,11 @@
 #[cfg(not(all(target_os = "linux", target_pointer_width = "64")))]
 compile_error!("kvx-shm is written for 64-bit Linux");
 
+mod copy;
 mod host;
 mod message;
 mod options;
+mod pools;
 mod receive;
 mod ring;
 #[cfg(test)]
@@ -44,6 +53,7 @@ mod ring;
 mod scripted;
 mod send;
 mod setup;
+mod shared;
 mod sys;
 mod transport;
 

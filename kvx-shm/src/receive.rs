@@ -1,6 +1,6 @@
 //! The receiving half of a lane: listens on the socket until both sides reach each other's memory,
 //! then takes messages from the other side's ring, asks the host where their payload may land, and
-//! copies it. Not who may write where.
+//! copies it: by loads and stores if both ends of it are shared memory, else by system calls. Not who may write where.
 
 use std::io;
 use std::sync::Arc;
@@ -14,7 +14,9 @@ use rustix::io::Errno;
 use rustix::net::{RecvFlags, recv};
 use zerocopy::FromBytes;
 
-use crate::message::Message;
+use crate::copy::copy;
+use crate::message::{Kind, Message};
+use crate::pools::{Mapped, Pools};
 use crate::setup::{
     Attached, BELL, Channel, FINE, GREETING, Greeting, READY, REFUSED, SOURCE_GONE, unreachable,
 };
@@ -35,6 +37,10 @@ pub(crate) struct Receiver {
     words: u64,
     stage: Stage,
     message: Message,
+    /// What the other side lets this one map.
+    pools: Pools,
+    /// The payload at hand is copied by loads and stores.
+    is_mapped: bool,
     /// Where the frame lands; empty when none does, so that an idle lane keeps no region alive.
     landing: Landing,
     places: Places,
@@ -75,7 +81,7 @@ enum Step {
 }
 
 impl Receiver {
-    pub(crate) fn new(channel: Arc<Channel>) -> Self {
+    pub(crate) fn new(channel: Arc<Channel>, mapped: Arc<Mapped>) -> Self {
         Self {
             channel: Some(channel),
             setup: Setup::Greeting([0; GREETING], 0),
@@ -83,6 +89,8 @@ impl Receiver {
             words: 0,
             stage: Stage::Message,
             message: Message::default(),
+            pools: Pools::new(mapped),
+            is_mapped: false,
             landing: Landing::default(),
             places: Places::default(),
         }
@@ -123,6 +131,7 @@ impl ReceiveHalf for Receiver {
         self.setup = Setup::Done;
         self.leave(Stage::Message);
         self.message = Message::default();
+        self.pools.clear();
     }
 
     fn sight(&self) -> Option<Arc<dyn Sight>> {
@@ -193,14 +202,24 @@ impl Receiver {
         frames: &mut bool,
     ) -> Result<Step, LaneError> {
         match self.stage {
-            Stage::Message => {
-                if !self.take(channel, attached)? {
-                    return Ok(Step::Wait);
+            Stage::Message => match self.take(channel, attached)? {
+                None => Ok(Step::Wait),
+                Some(Kind::Frame) => {
+                    *frames = true;
+                    self.arrive(lane, channel, attached)?;
+                    Ok(Step::Took(0))
                 }
-                *frames = true;
-                self.arrive(lane, channel, attached)?;
-                Ok(Step::Took(0))
-            }
+                Some(Kind::Offer) => {
+                    self.pools.accept(&self.message.offer()?, attached)?;
+                    self.pass(channel, attached);
+                    Ok(Step::Took(0))
+                }
+                Some(Kind::TakeBack) => {
+                    self.pools.give_back(self.message.taken_back()?)?;
+                    self.pass(channel, attached);
+                    Ok(Step::Took(0))
+                }
+            },
             Stage::Staging(header) => Ok(self.stage_memory(lane, channel, attached, header)),
             Stage::Payload(header) if self.places.left() > 0 => {
                 self.copy(lane, channel, attached, header, limit)
@@ -229,23 +248,23 @@ impl Receiver {
         }
     }
 
-    /// Takes the next message out of the ring. `false` if there is none.
-    fn take(&mut self, channel: &Channel, attached: &Attached) -> Result<bool, LaneError> {
+    /// Takes the next message out of the ring, if there is one.
+    fn take(&mut self, channel: &Channel, attached: &Attached) -> Result<Option<Kind>, LaneError> {
         let theirs = &attached.theirs;
         if theirs.readable(self.at)? == 0 {
-            return Ok(false);
+            return Ok(None);
         }
-        let mut length = [0];
-        theirs.read(self.at, &mut length);
-        let [words] = length;
-        let room = self.message.room(words)?;
+        let mut first = [0];
+        theirs.read(self.at, &mut first);
+        let (kind, len) = Kind::of(first[0])?;
+        let words = len as u64;
         if theirs.readable(self.at)? < words {
             return Err(odd("a message that was not written").into());
         }
-        theirs.read(self.at, room);
+        theirs.read(self.at, self.message.room(len));
         self.words = words;
         channel.has_taken(self.at + words);
-        Ok(true)
+        Ok(Some(kind))
     }
 
     /// A message is here: the host decides.
@@ -273,7 +292,11 @@ impl Receiver {
         match self.places.fill(regions, spans, header.payload_len.into()) {
             Err(refusal) => self.refuse(lane, channel, attached, header, refusal),
             Ok(()) if self.places.is_staged() => self.stage = Stage::Staging(header),
-            Ok(()) => self.stage = Stage::Payload(header),
+            Ok(()) => {
+                let are_mapped = self.message.sources.are_mapped(&self.pools)?;
+                self.is_mapped = are_mapped && self.places.lasts();
+                self.stage = Stage::Payload(header);
+            }
         }
         Ok(())
     }
@@ -303,7 +326,7 @@ impl Receiver {
         Step::Took(0)
     }
 
-    /// One call out of the other side's memory into registered memory.
+    /// As much as a turn may, out of the other side's memory into registered memory.
     fn copy(
         &mut self,
         lane: &LaneState,
@@ -312,13 +335,18 @@ impl Receiver {
         header: FrameHeader,
         limit: usize,
     ) -> Result<Step, LaneError> {
-        let (places, sources) = (self.places.rest(), self.message.sources.rest());
+        let (places, sources) = (&self.places, &self.message.sources);
         let copying = channel.own.copying();
         if attached.theirs.is_withdrawn() {
             return Err(LaneError::SourceGone);
         }
-        let pulled = admit(&self.landing, lane.host())
-            .map(|held| sys::pull(attached.pid, &held, places, sources, limit, attached.token));
+        let pulled = admit(&self.landing, lane.host()).map(|held| {
+            if self.is_mapped {
+                return Ok(copy(&held, places, sources, &self.pools, limit));
+            }
+            let (places, sources) = (places.rest(), sources.spans());
+            sys::pull(attached.pid, &held, places, sources, limit, attached.token)
+        });
         drop(copying);
         let pulled = match pulled {
             Ok(pulled) => pulled,
@@ -349,7 +377,7 @@ impl Receiver {
     /// After a copy that failed: whether all that it was to read is there.
     fn is_source_there(&self, attached: &Attached) -> Result<bool, LaneError> {
         let mut buffer = [0; PROBE];
-        for source in self.message.sources.rest() {
+        for source in self.message.sources.spans() {
             let mut done = 0;
             while done < source.len {
                 let len = (source.len - done).min(PROBE as u64);
@@ -422,6 +450,7 @@ impl Receiver {
     /// Lets go of the frame's memory.
     fn leave(&mut self, next: Stage) {
         self.stage = next;
+        self.is_mapped = false;
         self.places.clear();
         self.landing.clear();
         self.message.sources.clear();
@@ -431,7 +460,8 @@ impl Receiver {
 /// Says that something went well, or else that the lane is refused.
 fn tell<T>(channel: &Channel, done: Result<T, LaneError>, well: u8) -> Result<T, LaneError> {
     let said = if done.is_ok() { well } else { REFUSED };
-    channel.say(&[said]).map_err(Arc::new)?;
+    // A socket that is over says so itself, and before that what the other side has said.
+    let _ = channel.say(&[said]);
     done
 }
 

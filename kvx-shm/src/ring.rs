@@ -17,7 +17,7 @@ use std::sync::atomic::{AtomicU64, Ordering, fence};
 
 use kvx_core::error::Violation;
 
-use crate::sys::Mapping;
+use crate::shared::Words;
 
 /// Words of a ring; a power of two. Room for seven of the longest messages, which name some
 /// megabyte each.
@@ -41,14 +41,14 @@ const COPYING: usize = 96;
 #[derive(Debug)]
 pub(crate) struct Own {
     memfd: OwnedFd,
-    mapping: Mapping,
+    mapping: Words,
 }
 
 impl Own {
     /// # Errors
     /// The kernel has no room.
     pub(crate) fn new() -> std::io::Result<Self> {
-        let (memfd, mapping) = Mapping::create(WORDS)?;
+        let (memfd, mapping) = Words::create(WORDS)?;
         Ok(Self { memfd, mapping })
     }
 
@@ -139,13 +139,13 @@ impl Drop for Copying<'_> {
 
 /// The other side's ring. All it says is hostile until it was checked.
 #[derive(Debug)]
-pub(crate) struct Theirs(Mapping);
+pub(crate) struct Theirs(Words);
 
 impl Theirs {
     /// # Errors
     /// It is no ring, or none of this user's.
     pub(crate) fn attach(memfd: &OwnedFd, user: u32) -> std::io::Result<Self> {
-        Mapping::attach(memfd, WORDS, user).map(Self)
+        Words::attach(memfd, WORDS, user).map(Self)
     }
 
     /// The answer to this side's challenge.

@@ -10,8 +10,13 @@
 //! another's. Only if the other side is in the middle of a copy the leases outlast that one call, or
 //! [`PATIENCE`], lest it copies what is written there next; who copies nevertheless does not say that
 //! it has landed.
+//!
+//! # Memory that the other side may map
+//! A region that is shared memory is offered to the other side before the first message that names it,
+//! and taken back when it is deregistered.
 
 use std::collections::{HashMap, VecDeque};
+use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Waker};
@@ -23,12 +28,16 @@ use kvx_core::id::RegionId;
 use kvx_core::region::{OnClose, RegionLease};
 use kvx_io::{LaneState, Outgoing, Places, SendHalf, Sent};
 
-use crate::message::{self, MAX_WORDS};
+use crate::message::{self, MAX_WORDS, OFFER, Offer, TAKE_BACK};
+use crate::pools::Slots;
 use crate::setup::{Attached, Channel};
 
 /// Bytes of payload that may wait to be copied: enough for whoever copies never to wait, and no more,
 /// for what is sent after them waits behind them.
 const BACKLOG: u64 = 2 << 20;
+
+/// Words of what may be offered, or taken back, at a time: what is left waits for the next message.
+const NOTES: usize = 256;
 
 /// How long a copy that the other side is in the middle of is waited for: far more than a call takes,
 /// for the process may have to wait for a CPU.
@@ -47,12 +56,20 @@ pub(crate) struct Sender {
     unread: VecDeque<(u64, u64)>,
     /// The sum of those bytes.
     backlog: u64,
+    /// What is said of pools before the message at hand.
+    notes: Vec<u64>,
     /// The message at hand.
     words: Vec<u64>,
     /// It waits for staging memory.
     is_staging: bool,
     outgoing: Outgoing,
     leased: HashMap<RegionId, Leased>,
+    /// Which slots are free for pools.
+    slots: Slots,
+    /// Slots of pools to be taken back.
+    withdrawn: Vec<u32>,
+    /// For each region of the message at hand the slot of its pool.
+    pools: Vec<Option<u32>>,
     /// Staging memory that the other side may still read, and up to which position.
     lent: VecDeque<(u64, Places)>,
     /// Told when a leased region is deregistered.
@@ -65,6 +82,8 @@ struct Leased {
     lease: RegionLease,
     /// The end of the last message that names it.
     until: u64,
+    /// The slot in which it is offered, if it is.
+    slot: Option<u32>,
 }
 
 /// Gives the sending half a turn when a region that it has named is deregistered.
@@ -88,10 +107,14 @@ impl Sender {
             at: 0,
             unread: VecDeque::new(),
             backlog: 0,
+            notes: Vec::new(),
             words: Vec::new(),
             is_staging: false,
             outgoing: Outgoing::default(),
             leased: HashMap::new(),
+            slots: Slots::default(),
+            withdrawn: Vec::new(),
+            pools: Vec::new(),
             lent: VecDeque::new(),
             closer: None,
         }
@@ -117,6 +140,7 @@ impl SendHalf for Sender {
                 if !self.has_room(&channel, attached)? {
                     return Ok(Sent::Done);
                 }
+                self.take_back(&channel, attached);
                 if *left == 0 {
                     return Ok(Sent::More);
                 }
@@ -149,6 +173,7 @@ impl SendHalf for Sender {
                 let _ = named.spawn(move || outlast(&channel, kept));
             }
         }
+        self.withdrawn.clear();
         self.unread.clear();
         self.backlog = 0;
         self.closer = None;
@@ -157,7 +182,7 @@ impl SendHalf for Sender {
 }
 
 impl Sender {
-    /// Whether there is room for another message, the longest too. If not, the bell rings when
+    /// Whether there is room for another message, the longest too, and notes before it. If not, the bell rings when
     /// something was read.
     fn has_room(&mut self, channel: &Channel, attached: &Attached) -> Result<bool, LaneError> {
         if self.look_for_room(attached)? {
@@ -173,7 +198,7 @@ impl Sender {
             self.backlog -= payload;
         }
         let room = attached.theirs.room(self.at)?;
-        Ok(self.backlog < BACKLOG && room >= MAX_WORDS as u64)
+        Ok(self.backlog < BACKLOG && room >= (2 * NOTES + MAX_WORDS) as u64)
     }
 
     /// Lets go of what the other side has read.
@@ -184,11 +209,23 @@ impl Sender {
         let read = attached.theirs.has_read(self.at)?;
         let told = |closer: &Arc<Closer>| closer.told.swap(false, Ordering::SeqCst);
         if self.closer.as_ref().is_some_and(told) {
-            let is_read = |leased: &Leased| leased.until <= read;
-            if self.leased.values().any(|leased| leased.lease.is_revoked() && !is_read(leased)) {
+            let withdrawn = &mut self.withdrawn;
+            let mut is_missed = false;
+            self.leased.retain(|_, leased| {
+                // Asked once: it may be revoked at any time.
+                if !leased.lease.is_revoked() {
+                    return true;
+                }
+                let is_read = leased.until <= read;
+                is_missed |= !is_read;
+                if is_read {
+                    withdrawn.extend(leased.slot);
+                }
+                !is_read
+            });
+            if is_missed {
                 return Err(LaneError::SourceGone);
             }
-            self.leased.retain(|_, leased| !leased.lease.is_revoked());
         }
         while let Some((until, places)) = self.lent.front_mut() {
             let waker = lane.waker();
@@ -210,12 +247,21 @@ impl Sender {
         channel: &Channel,
         attached: &Attached,
     ) -> Result<usize, LaneError> {
+        self.lease(lane)?;
+        let pools = &self.pools;
+        let sources = self.outgoing.sources();
+        let sources =
+            sources.map(|(source, region)| (source, pools.get(region).copied().flatten()));
+        message::end(&mut self.words, sources);
+        let first = self.at + self.notes.len() as u64;
+        let until = first + self.words.len() as u64;
+        for region in self.outgoing.regions() {
+            if let Some(leased) = self.leased.get_mut(&region.id) {
+                leased.until = until;
+            }
+        }
         let places = &mut self.outgoing.places;
         let payload = places.left();
-        message::end(&mut self.words, places.rest());
-        let until = self.at + self.words.len() as u64;
-        self.lease(lane, until)?;
-        let places = &mut self.outgoing.places;
         if places.is_staged() {
             self.lent.push_back((until, std::mem::take(places)));
         }
@@ -223,21 +269,29 @@ impl Sender {
             self.unread.push_back((until, payload));
             self.backlog += payload;
         }
-        channel.own.write(self.at, &self.words);
-        self.at = until;
-        channel.own.publish(until);
-        channel.ring_if_asleep(attached);
+        channel.own.write(self.at, &self.notes);
+        channel.own.write(first, &self.words);
+        self.publish(channel, attached, until);
         let bytes = size_of_val(&*self.words);
         lane.sent().call(bytes);
+        self.notes.clear();
         self.outgoing.clear();
         Ok(bytes + payload as usize)
     }
 
-    /// Holds a lease on each region of the message at hand until the other side has read so far.
-    fn lease(&mut self, lane: &LaneState, until: u64) -> Result<(), LaneError> {
+    /// All words before `position` are written.
+    fn publish(&mut self, channel: &Channel, attached: &Attached, position: u64) {
+        self.at = position;
+        channel.own.publish(position);
+        channel.ring_if_asleep(attached);
+    }
+
+    /// Holds a lease on each region of the message at hand, and offers those that may be mapped.
+    fn lease(&mut self, lane: &LaneState) -> Result<(), LaneError> {
+        self.pools.clear();
         for region in self.outgoing.regions() {
-            if let Some(leased) = self.leased.get_mut(&region.id) {
-                leased.until = until;
+            if let Some(leased) = self.leased.get(&region.id) {
+                self.pools.push(leased.slot);
                 continue;
             }
             let lease = RegionLease::enter(region).ok_or(LaneError::SourceGone)?;
@@ -245,9 +299,34 @@ impl Sender {
                 Arc::new(Closer { waker: lane.waker(), told: AtomicBool::new(false) })
             });
             region.gate.on_close(&(Arc::clone(closer) as Arc<dyn OnClose>));
-            self.leased.insert(region.id, Leased { lease, until });
+            let mut slot = None;
+            if let Some(memfd) = region.memory.memfd()
+                && self.notes.len() + OFFER <= NOTES
+                && let Some(free) = self.slots.take()
+            {
+                let (base, len) = (region.base(), region.len());
+                Offer { slot: free, memfd: memfd.as_raw_fd(), base, len }.write(&mut self.notes);
+                slot = Some(free);
+            }
+            self.pools.push(slot);
+            self.leased.insert(region.id, Leased { lease, until: self.at, slot });
         }
         Ok(())
+    }
+
+    /// Takes back the pools of regions that are no more; there is room to say so.
+    fn take_back(&mut self, channel: &Channel, attached: &Attached) {
+        if self.withdrawn.is_empty() {
+            return;
+        }
+        let rest = self.withdrawn.len().saturating_sub(NOTES / TAKE_BACK);
+        for slot in self.withdrawn.drain(rest..) {
+            message::take_back(&mut self.notes, slot);
+            self.slots.free(slot);
+        }
+        channel.own.write(self.at, &self.notes);
+        self.publish(channel, attached, self.at + self.notes.len() as u64);
+        self.notes.clear();
     }
 }
 

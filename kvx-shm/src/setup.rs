@@ -16,9 +16,9 @@
 
 use std::fs;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{OwnedFd, RawFd};
 use std::os::unix::fs::MetadataExt;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use kvx_core::error::LaneError;
@@ -74,6 +74,8 @@ pub(crate) struct Channel {
     challenge: [u8; 16],
     pub(crate) own: Own,
     attached: OnceLock<Attached>,
+    /// Threads that look at the other side's ring.
+    lookers: AtomicUsize,
     /// How far messages were taken out of the other side's ring.
     taken: AtomicU64,
     /// The marks of the other side that it was rung for.
@@ -86,6 +88,10 @@ pub(crate) struct Channel {
 pub(crate) struct Attached {
     pub(crate) theirs: Theirs,
     pub(crate) pid: i32,
+    /// The process, whatever its pid means later.
+    pub(crate) process: OwnedFd,
+    /// Whose it is.
+    pub(crate) user: u32,
     pub(crate) token: Token,
 }
 
@@ -105,6 +111,7 @@ impl Channel {
             challenge,
             own: Own::new()?,
             attached: OnceLock::new(),
+            lookers: AtomicUsize::new(0),
             taken: AtomicU64::new(0),
             rung_asleep: AtomicU64::new(0),
             rung_full: AtomicU64::new(0),
@@ -167,10 +174,10 @@ impl Channel {
     /// [`LaneError::Unreachable`], with the reason.
     pub(crate) fn reach(&self, greeting: &Greeting) -> Result<Attached, LaneError> {
         let pid = greeting.pid.get();
-        let process = Pid::from_raw(pid).ok_or_else(|| unreachable("it has no pid"))?;
-        let pidfd = pidfd_open(process, PidfdFlags::empty()).map_err(refused("pidfd_open"))?;
-        let memfd = pidfd_getfd(&pidfd, greeting.ring.get(), PidfdGetfdFlags::empty())
-            .map_err(refused("pidfd_getfd"))?;
+        let process = (pid > 0).then(|| Pid::from_raw(pid)).flatten();
+        let process = process.ok_or_else(|| unreachable("it has no pid"))?;
+        let held = pidfd_open(process, PidfdFlags::empty()).map_err(refused("pidfd_open"))?;
+        let memfd = descriptor(&held, greeting.ring.get()).map_err(refused("pidfd_getfd"))?;
         // The owner of /proc/PID is the process's user, unless it may not be looked into at all.
         let user = fs::metadata(format!("/proc/{pid}")).map_err(refused("its user"))?.uid();
         let theirs = Theirs::attach(&memfd, user).map_err(refused("its ring"))?;
@@ -181,7 +188,9 @@ impl Channel {
         let token = Token { address: greeting.answer_address.get(), value };
         let mut probed = [0; 16];
         match peek(pid, &mut probed, token.address, token) {
-            Ok(read) if read == probed.len() => Ok(Attached { theirs, pid, token }),
+            Ok(read) if read == probed.len() => {
+                Ok(Attached { theirs, pid, process: held, user, token })
+            }
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
                 Err(refused("process_vm_readv")(error))
             }
@@ -238,13 +247,31 @@ impl Sight for Channel {
     }
 
     fn look(&self) {
-        self.own.mark_awake();
+        if self.lookers.fetch_add(1, Ordering::SeqCst) == 0 {
+            self.own.mark_awake();
+        }
     }
 
     fn sleep(&self) -> bool {
+        // Should another begin to look before the mark is left: it leaves one, too, when it sleeps,
+        // and a bell too many is no harm.
+        if self.lookers.fetch_sub(1, Ordering::SeqCst) > 1 {
+            return false;
+        }
         self.own.mark_asleep();
         self.has_arrived()
     }
+}
+
+/// Takes a descriptor out of another process.
+///
+/// # Errors
+/// There is none, or the kernel does not allow it.
+pub(crate) fn descriptor(process: &OwnedFd, number: RawFd) -> io::Result<OwnedFd> {
+    if number < 0 {
+        return Err(io::Error::from_raw_os_error(libc::EBADF));
+    }
+    Ok(pidfd_getfd(process, number, PidfdGetfdFlags::empty())?)
 }
 
 fn refused<E: std::fmt::Display>(what: &'static str) -> impl Fn(E) -> LaneError {

@@ -1,4 +1,4 @@
-//! Shared memory, and the memory of another process: the only unsafe code of this crate.
+//! The memory of another process, read by system calls. Not memory that is mapped.
 //!
 //! # Why [`pull`] is not an `unsafe fn`
 //! It hands addresses of this process to the kernel, to be written, that no reference vouches for.
@@ -15,102 +15,14 @@
 
 use std::io;
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, OwnedFd};
-use std::ptr::{self, NonNull};
-use std::slice;
-use std::sync::atomic::AtomicU64;
+use std::ptr;
 
 use kvx_core::region::Leases;
 use kvx_core::transport::HostSpan;
 use libc::{c_void, iovec};
-use rustix::fs::{FallocateFlags, MemfdFlags, SealFlags};
-use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
-use rustix::process::{Resource, getrlimit};
 
 /// Entries of one vector at most: UIO_MAXIOV of process_vm_readv(2).
 const VECTOR_LEN: usize = 1024;
-
-/// What no one may do to shared memory any more: cut it, which would make a read of it fault; grow
-/// it; write it or punch holes in it, but through the mapping that its owner has already.
-const SEALS: SealFlags = SealFlags::SHRINK.union(SealFlags::GROW).union(SealFlags::FUTURE_WRITE);
-
-/// Shared memory, mapped whole, as words.
-#[derive(Debug)]
-pub(crate) struct Mapping {
-    base: NonNull<AtomicU64>,
-    words: usize,
-}
-
-// SAFETY: the mapping is shared, and reached as atomics alone.
-unsafe impl Send for Mapping {}
-// SAFETY: as above.
-unsafe impl Sync for Mapping {}
-
-impl Mapping {
-    /// New shared memory of so many words, all zero, that only this mapping can write.
-    ///
-    /// # Errors
-    /// The kernel has no room, or a limit of the process forbids it.
-    pub(crate) fn create(words: usize) -> io::Result<(OwnedFd, Self)> {
-        let len = (words * size_of::<AtomicU64>()) as u64;
-        if getrlimit(Resource::Fsize).current.is_some_and(|limit| limit < len) {
-            // Beyond it the kernel does not answer, it kills.
-            return Err(io::Error::from_raw_os_error(libc::EFBIG));
-        }
-        let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
-        let memfd = rustix::fs::memfd_create("kvx-ring", flags)?;
-        // Every page is there from now on: a store finds it, or this fails.
-        rustix::fs::fallocate(&memfd, FallocateFlags::empty(), 0, len)?;
-        let mapping = Self::map(&memfd, words, ProtFlags::READ | ProtFlags::WRITE)?;
-        rustix::fs::fcntl_add_seals(&memfd, SEALS)?;
-        Ok((memfd, mapping))
-    }
-
-    /// The other side's, to be read only.
-    ///
-    /// # Errors
-    /// It is not of that size, not sealed, not this user's, or no shared memory at all.
-    pub(crate) fn attach(memfd: &OwnedFd, words: usize, user: u32) -> io::Result<Self> {
-        let len = words * size_of::<AtomicU64>();
-        let odd = |why| io::Error::new(io::ErrorKind::InvalidData, why);
-        let seals = rustix::fs::fcntl_get_seals(memfd).map_err(|_| odd("not shared memory"))?;
-        if !seals.contains(SEALS) {
-            return Err(odd("shared memory that is not sealed"));
-        }
-        let stat = rustix::fs::fstat(memfd)?;
-        if stat.st_size as u64 != len as u64 {
-            return Err(odd("shared memory of another size"));
-        }
-        if stat.st_uid != user {
-            return Err(odd("another user's shared memory"));
-        }
-        Self::map(memfd, words, ProtFlags::READ)
-    }
-
-    fn map(memfd: &OwnedFd, words: usize, prot: ProtFlags) -> io::Result<Self> {
-        let len = words * size_of::<AtomicU64>();
-        // SAFETY: a new mapping, at an address of the kernel's choice.
-        let base = unsafe { mmap(ptr::null_mut(), len, prot, MapFlags::SHARED, memfd.as_fd(), 0)? };
-        let base = NonNull::new(base.cast()).ok_or(io::ErrorKind::OutOfMemory)?;
-        Ok(Self { base, words })
-    }
-
-    /// The words. Those of the other side's memory must not be written: a store would fault.
-    pub(crate) fn words(&self) -> &[AtomicU64] {
-        // SAFETY: the mapping is that long, page-aligned, and lives as long as `self`; the file is
-        // sealed against shrinking, so that all of it can be read. It began as zeros, a value of
-        // AtomicU64, as all values are; both sides reach it as atomics, or, were the other side to
-        // do otherwise, through memory that this process's abstract machine knows nothing of.
-        unsafe { slice::from_raw_parts(self.base.as_ptr(), self.words) }
-    }
-}
-
-impl Drop for Mapping {
-    fn drop(&mut self) {
-        // SAFETY: this mapping, made by `map`, whole; nothing borrows it any more.
-        let _ = unsafe { munmap(self.base.as_ptr().cast(), self.words * size_of::<AtomicU64>()) };
-    }
-}
 
 /// Something that lies in another process's memory, and shows that it is still that process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -12,6 +12,7 @@ use kvx_io::{Counters, Pool};
 use rustix::net::sockopt;
 
 use crate::options::ShmOptions;
+use crate::pools::Mapped;
 use crate::receive::Receiver;
 use crate::send::Sender;
 use crate::setup::Channel;
@@ -24,6 +25,8 @@ use crate::setup::Channel;
 pub struct ShmTransport {
     options: ShmOptions,
     pool: Pool,
+    /// Pools of other processes.
+    mapped: Arc<Mapped>,
 }
 
 impl ShmTransport {
@@ -33,7 +36,7 @@ impl ShmTransport {
     /// When the process has no descriptors left: two a thread are needed.
     pub fn new(options: ShmOptions) -> io::Result<Arc<Self>> {
         let pool = Pool::new("kvx-shm", options.io_threads, options.turn_bytes)?;
-        Ok(Arc::new(Self { options, pool }))
+        Ok(Arc::new(Self { options, pool, mapped: Arc::default() }))
     }
 
     /// What has moved so far. Cheap; the numbers are not taken at one instant. Payload counts where
@@ -65,7 +68,7 @@ impl Transport for ShmTransport {
         let channel = Channel::open(Arc::clone(&socket), open.key, open.dialed);
         let channel = Arc::new(channel.map_err(Arc::new)?);
         let sender = Box::new(Sender::new(Arc::clone(&channel)));
-        let receiver = Box::new(Receiver::new(channel));
+        let receiver = Box::new(Receiver::new(channel, Arc::clone(&self.mapped)));
         self.pool.open(open.lane, host, socket, sender, receiver)
     }
 

@@ -1,5 +1,4 @@
-//! Memory that the engine allocates: a sealed memfd, so that a same-host transport can map it
-//! later. It does not register itself.
+//! Memory that the engine allocates: a sealed memfd, so that a same-host transport can map it. It does not register itself.
 
 use std::fmt;
 use std::io;
@@ -263,6 +262,10 @@ impl MemoryProvider for Mapping {
         let len = u64::from(span.len);
         self.range(span.offset, len).ok()?;
         Some(HostSpan { address: self.base() + span.offset, len })
+    }
+
+    fn memfd(&self) -> Option<BorrowedFd<'_>> {
+        Some(self.memfd.as_fd())
     }
 }
 

@@ -182,12 +182,12 @@ impl Case {
         Self { a, b, probe }
     }
 
-    /// A transfer of half a gigabyte, some way into it.
+    /// A transfer of four gigabytes, some way into it.
     fn begin(&self, op: TransferOp) -> (Memory, Memory, Transfer) {
         let local = Memory::new(&self.a, LEN, Rights::empty());
         let remote = Memory::new(&self.b, LEN, READ_WRITE);
         let peer = add(&self.a, &self.b, &[&remote]);
-        let pairs: Vec<(Span, Span)> = vec![(span(0, 0, LEN), span(0, 0, LEN)); 512];
+        let pairs: Vec<(Span, Span)> = vec![(span(0, 0, LEN), span(0, 0, LEN)); 4096];
         let prepared = prepare(&peer, op, &[&local], &pairs).unwrap();
         let transfer = prepared.post(PostOptions::new()).unwrap();
         self.probe.writes(2);

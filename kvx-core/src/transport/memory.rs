@@ -1,6 +1,7 @@
 //! Registered memory as a transport reaches it: spans of host addresses, at once or after staging.
 
 use std::fmt;
+use std::os::fd::BorrowedFd;
 use std::task::{Context, Poll};
 
 use crate::error::Refusal;
@@ -59,6 +60,15 @@ pub trait MemoryProvider: Send + Sync + fmt::Debug {
     /// The host span of `span`, where the memory can be reached in place and at once.
     /// `None` sends the lane through [`MemoryProvider::stage`].
     fn host(&self, span: LocalSpan) -> Option<HostSpan>;
+
+    /// The shared memory that this is, from its first byte to its last: a memfd whose pages are all
+    /// there, sealed against whatever would take them away (F_SEAL_SHRINK) or change them but through
+    /// this process's mapping (F_SEAL_FUTURE_WRITE). Others may map it to read; and here it stays
+    /// mapped where [`MemoryProvider::host`] says as long as the provider lives, so that loads and
+    /// stores reach it as well as system calls. `None` for all other memory.
+    fn memfd(&self) -> Option<BorrowedFd<'_>> {
+        None
+    }
 
     /// Makes host spans for `spans` (all of this region, in order) ready. Memory that answers
     /// [`MemoryProvider::host`] is never asked.

@@ -4,7 +4,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::net::{TcpListener, TcpStream};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::ptr;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
@@ -18,11 +18,12 @@ use kvx_core::proto::LaneKey;
 use kvx_core::region::{Gate, Region, RegionKey, Rights};
 use kvx_core::time::Time;
 use kvx_core::transport::{
-    Admission, AnswerFrame, HostMemory, Landing, Lane, LaneHost, LaneOpen, LocalSpan,
-    MemoryProvider, OutFrame, PlannedFrame, Transport,
+    Admission, AnswerFrame, HostMemory, HostSpan, Landing, Lane, LaneHost, LaneOpen, LocalSpan,
+    MemoryKind, MemoryProvider, OutFrame, PlannedFrame, Transport,
 };
 use kvx_core::wire::frame::FrameRuns;
 use kvx_core::wire::{FrameHeader, FrameKind, WireSpan};
+use rustix::fs::{FallocateFlags, MemfdFlags, SealFlags};
 use rustix::mm::{MapFlags, MprotectFlags, ProtFlags};
 
 /// What lies where nothing may land.
@@ -33,11 +34,13 @@ pub const HUNG: Duration = Duration::from_secs(60);
 
 pub const PAGE: usize = 4096;
 
-/// Anonymous memory, filled with the sentinel.
+/// Memory, filled with the sentinel.
 #[derive(Debug)]
 pub struct Memory {
     base: *mut u8,
     len: usize,
+    /// What others may map, if they may.
+    memfd: Option<OwnedFd>,
 }
 
 // SAFETY: the memory is reached by copies only, and the tests order those by waiting for events.
@@ -51,11 +54,33 @@ impl Memory {
         let prot = ProtFlags::READ | ProtFlags::WRITE;
         // SAFETY: a new mapping, at an address of the kernel's choice.
         let base = unsafe { rustix::mm::mmap_anonymous(ptr::null_mut(), len, prot, flags) };
-        let base = base.unwrap().cast::<u8>();
+        Self::filled(base.unwrap().cast(), len, None)
+    }
+
+    /// Memory that others may map to read, as engines allocate it; its file has this name.
+    pub fn shared(name: &str, len: usize) -> Arc<Self> {
+        let memfd = unsealed(name, len);
+        let prot = ProtFlags::READ | ProtFlags::WRITE;
+        // SAFETY: a new mapping, at an address of the kernel's choice.
+        let base =
+            unsafe { rustix::mm::mmap(ptr::null_mut(), len, prot, MapFlags::SHARED, &memfd, 0) };
+        let seals = SealFlags::SHRINK | SealFlags::GROW | SealFlags::FUTURE_WRITE;
+        rustix::fs::fcntl_add_seals(&memfd, seals).unwrap();
+        Self::filled(base.unwrap().cast(), len, Some(memfd))
+    }
+
+    fn filled(base: *mut u8, len: usize, memfd: Option<OwnedFd>) -> Arc<Self> {
         base.expose_provenance();
         // SAFETY: the mapping is writable, and `len` bytes long.
         unsafe { ptr::write_bytes(base, SENTINEL, len) };
-        Arc::new(Self { base, len })
+        Arc::new(Self { base, len, memfd })
+    }
+
+    /// Every byte tells its place from now on.
+    pub fn imprint(&self, seed: u8) {
+        let bytes: Vec<u8> = (0..self.len).map(|at| pattern(at, seed)).collect();
+        // SAFETY: the mapping is writable, and as long as `bytes`.
+        unsafe { ptr::copy_nonoverlapping(bytes.as_ptr(), self.base, bytes.len()) };
     }
 
     /// Memory in which every byte tells its place.
@@ -101,7 +126,44 @@ impl Memory {
     }
 
     pub fn region(self: &Arc<Self>) -> Arc<Region> {
-        region(HostMemory::new(self.address(), self.len as u64).unwrap())
+        match self.memfd {
+            Some(_) => region(SharedMemory(Arc::clone(self))),
+            None => region(HostMemory::new(self.address(), self.len as u64).unwrap()),
+        }
+    }
+}
+
+/// A memfd with all its pages that anybody may still cut.
+pub fn unsealed(name: &str, len: usize) -> OwnedFd {
+    let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+    let memfd = rustix::fs::memfd_create(name, flags).unwrap();
+    rustix::fs::fallocate(&memfd, FallocateFlags::empty(), 0, len as u64).unwrap();
+    memfd
+}
+
+/// Keeps the memory mapped, as an engine's own.
+#[derive(Debug)]
+struct SharedMemory(Arc<Memory>);
+
+impl MemoryProvider for SharedMemory {
+    fn kind(&self) -> MemoryKind {
+        MemoryKind::Host
+    }
+
+    fn len(&self) -> u64 {
+        self.0.len as u64
+    }
+
+    fn base(&self) -> u64 {
+        self.0.address()
+    }
+
+    fn host(&self, span: LocalSpan) -> Option<HostSpan> {
+        Some(HostSpan { address: self.base() + span.offset, len: u64::from(span.len) })
+    }
+
+    fn memfd(&self) -> Option<BorrowedFd<'_>> {
+        self.0.memfd.as_ref().map(AsFd::as_fd)
     }
 }
 

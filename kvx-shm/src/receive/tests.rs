@@ -65,7 +65,7 @@ impl Scene {
         let peer = Channel::open(Arc::new(OwnedFd::from(far)), key(), false).unwrap();
         peer.answer(&Greeting::read_from_bytes(&greeting).unwrap()).unwrap();
         peer.say(&[READY, FINE]).unwrap();
-        Self { lane, receiver: Receiver::new(channel), peer }
+        Self { lane, receiver: Receiver::new(channel, Arc::default()), peer }
     }
 
     fn turn(&mut self) -> Result<(), LaneError> {
@@ -91,7 +91,7 @@ fn message() -> Vec<u64> {
     message::push(&mut words, &header.encode());
     let entry = WireSpan { slot: Slot(0), len: 64, offset: 0 };
     message::push(&mut words, RawSpan::from(entry).as_bytes());
-    message::end(&mut words, &[HostSpan { address: 0x1000, len: 64 }]);
+    message::end(&mut words, [(HostSpan { address: 0x1000, len: 64 }, None)]);
     words
 }
 
@@ -155,7 +155,7 @@ fn who_has_another_key_is_not_reached() {
     peer.answer(&Greeting::read_from_bytes(&greeting).unwrap()).unwrap();
     peer.say(&[READY, FINE]).unwrap();
     let mut left = 1;
-    let mut receiver = Receiver::new(channel);
+    let mut receiver = Receiver::new(channel, Arc::default());
     let outcome = receiver.turn(&lane, &mut left, &mut Received::default());
     assert!(matches!(outcome, Err(LaneError::Unreachable(_))), "{outcome:?}");
 }

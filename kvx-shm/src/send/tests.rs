@@ -41,7 +41,7 @@ impl Scene {
         let peer = Channel::open(Arc::new(OwnedFd::from(far)), key(), false).unwrap();
         peer.answer(&Greeting::read_from_bytes(&greeting).unwrap()).unwrap();
         peer.say(&[READY, FINE]).unwrap();
-        let mut receiver = Receiver::new(Arc::clone(&channel));
+        let mut receiver = Receiver::new(Arc::clone(&channel), Arc::default());
         receiver.turn(&lane, &mut 1, &mut Received::default()).unwrap();
 
         let memory = Memory::new(PAGE);

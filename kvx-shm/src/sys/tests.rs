@@ -1,5 +1,3 @@
-use std::sync::atomic::Ordering;
-
 use kvx_core::region::Leases;
 
 use super::*;
@@ -19,10 +17,6 @@ fn own_pid() -> i32 {
 /// A token of this process.
 fn token(value: &[u8; 16]) -> Token {
     Token { address: value.as_ptr().expose_provenance() as u64, value: *value }
-}
-
-fn user() -> u32 {
-    rustix::process::geteuid().as_raw()
 }
 
 fn no_leases() -> Leases<'static> {
@@ -92,32 +86,4 @@ fn memory_that_is_not_there_is_no_byte_and_no_crash() {
     let token_nowhere = Token { address: 8, value };
     let unproved = pull(own_pid(), &no_leases(), &place, &[span(&source)], 8, token_nowhere);
     assert_eq!(unproved.unwrap(), 0);
-}
-
-#[test]
-fn shared_memory_is_what_its_owner_writes_and_cannot_be_cut() {
-    let (memfd, own) = Mapping::create(1024).unwrap();
-    let theirs = Mapping::attach(&memfd, 1024, user()).unwrap();
-    own.words()[1023].store(5, Ordering::Release);
-    assert_eq!(theirs.words()[1023].load(Ordering::Acquire), 5);
-    assert!(rustix::fs::ftruncate(&memfd, 0).is_err());
-    assert!(rustix::io::write(&memfd, b"x").is_err());
-    let hole = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
-    assert!(rustix::fs::fallocate(&memfd, hole, 0, 4096).is_err());
-}
-
-#[test]
-fn what_is_not_sealed_shared_memory_of_the_size_is_not_mapped() {
-    let (memfd, _own) = Mapping::create(1024).unwrap();
-    assert!(Mapping::attach(&memfd, 512, user()).is_err());
-    let others = Mapping::attach(&memfd, 1024, user() + 1).unwrap_err();
-    assert!(others.to_string().contains("another user's"));
-    let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
-    let open = rustix::fs::memfd_create("kvx-test", flags).unwrap();
-    rustix::fs::ftruncate(&open, 8192).unwrap();
-    assert!(Mapping::attach(&open, 1024, user()).unwrap_err().to_string().contains("not sealed"));
-    let file = OwnedFd::from(std::fs::File::open("/proc/self/exe").unwrap());
-    assert!(
-        Mapping::attach(&file, 1024, user()).unwrap_err().to_string().contains("not shared memory")
-    );
 }

@@ -6,6 +6,7 @@ mod fences;
 mod frames;
 mod greeting;
 mod pair;
+mod pools;
 #[path = "../../../kvx-io/tests/support/mod.rs"]
 mod scripted;
 mod withdrawn;

@@ -1,6 +1,6 @@
 //! Memory that is named in a ring, and is its owner's again before it was copied.
 
-use std::sync::mpsc;
+use std::sync::{Arc, mpsc};
 
 use kvx_core::region::Region;
 
@@ -22,7 +22,12 @@ fn drained(region: &Region) {
 /// The owner waits for nobody, and what it writes there afterwards is never told as landed.
 #[test]
 fn a_source_that_is_deregistered_before_it_was_copied_is_not_told_as_landed() {
-    let (source, target) = (Memory::patterned(8 * PAGE, 1), Memory::new(8 * PAGE));
+    is_not_told_as_landed(&Memory::patterned(8 * PAGE, 1), &Memory::new(8 * PAGE));
+    let [source, target] = ["kvx-test-source", "kvx-test-target"];
+    is_not_told_as_landed(&Memory::shared(source, 8 * PAGE), &Memory::shared(target, 8 * PAGE));
+}
+
+fn is_not_told_as_landed(source: &Arc<Memory>, target: &Arc<Memory>) {
     let pair = Pair::new(&[], &[&target.region()]);
     // The other side has admitted the frame and copies it when it is told to.
     let ((arrived, is_here), (go_on, may_go_on)) = (mpsc::channel(), mpsc::channel());
