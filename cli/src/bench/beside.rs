@@ -97,10 +97,11 @@ impl Beside {
         })
     }
 
-    /// Connects to the bare loops at the first address where they are found, and tries them.
+    /// Connects to the bare loops at the first address where they are found. Those that a host may
+    /// refuse are tried: without them there is no limit, and the reason in its place.
     ///
     /// # Errors
-    /// They are nowhere, or do not work. Where this host does not allow them, there are none.
+    /// They are nowhere, or do not work.
     pub(super) fn connect(
         &mut self,
         addresses: &[SocketAddr],
@@ -116,6 +117,9 @@ impl Beside {
             let why = failures.join("; ");
             let why = format!("connect to the peer's bare loops: {why} (--no-limit does without)");
             return Err(why.into());
+        }
+        if means == Means::Streams {
+            return Ok(());
         }
         let mut tries = self.tries.iter().filter(|of| of.by == self.yardstick);
         let tried = tries.try_for_each(|of| rep(client, of.by, of.threads).map(drop));
