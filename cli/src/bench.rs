@@ -4,6 +4,7 @@
 //! It moves bytes by the library's one-sided API, as a user would, and contains no transfer logic
 //! of its own but the bare loops that it compares with (`limit`).
 
+mod beside;
 mod client;
 mod content;
 mod figures;

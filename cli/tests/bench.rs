@@ -53,8 +53,9 @@ fn check_figures(row: &str) {
     assert!(number(row, "p50_us") <= number(row, "p99_us"), "{row}");
     assert!(number(row, "limit_p50_us") <= number(row, "limit_p99_us"), "{row}");
     assert!(number(row, "post_p50_us") <= number(row, "p50_us"), "{row}");
-    assert!([1.0, 2.0, 4.0].contains(&number(row, "limit_connections")), "{row}");
-    for field in ["memcpy_gbps", "cpu_s_per_gib", "avg_us", "prep_us"] {
+    assert!([1.0, 2.0, 3.0, 4.0].contains(&number(row, "limit_threads")), "{row}");
+    assert_eq!(text(row, "limit_refused"), "null", "{row}");
+    for field in ["memcpy_gbps", "memcpy_threads", "cpu_s_per_gib", "avg_us", "prep_us"] {
         assert!(number(row, field) > 0.0, "{field}: {row}");
     }
     assert!(number(row, "spread") >= 0.0 && number(row, "limit_spread") >= 0.0, "{row}");
@@ -68,6 +69,7 @@ fn check_workload(name: &str, [pools, blocks, block_bytes]: [u64; 3]) {
     for row in &rows {
         check_figures(row);
         assert_eq!((text(row, "workload"), text(row, "transport")), (name, "tcp"));
+        assert_eq!((text(row, "memory"), text(row, "limit")), ("engine", "tcp"));
         let sizes = ["pools", "blocks", "block_bytes", "reps"].map(|field| text(row, field));
         let expected = [pools, pools * blocks, block_bytes, 1].map(|number| number.to_string());
         assert_eq!(sizes, expected.each_ref().map(String::as_str));
@@ -99,6 +101,54 @@ fn ping_moves_one_block_of_4_kib() {
     check_workload("ping", [1, 1, 4 << 10]);
 }
 
+/// Rows of the transport within a host, all checked.
+fn shared_rows(memory: &str, more: &[&str]) -> Vec<String> {
+    let few = ["local", "--json", "--transport=shm", "--memory", memory];
+    let rows = rows(&mut bench(&[&few[..], more].concat()));
+    for row in &rows {
+        check_figures(row);
+        assert_eq!((text(row, "transport"), text(row, "memory")), ("shm", memory));
+    }
+    rows
+}
+
+#[test]
+fn within_a_host_the_limit_is_that_of_the_memory_which_moves() {
+    let small = ["--workload=paged,token", "--reps=1", "--warmup=0"];
+    for (memory, limit) in [("engine", "memcpy"), ("caller", "process_vm_readv")] {
+        let rows = shared_rows(memory, &small);
+        let expected =
+            [("paged", "write"), ("paged", "read"), ("token", "write"), ("token", "read")];
+        assert!(rows.iter().map(|row| (text(row, "workload"), text(row, "op"))).eq(expected));
+        assert!(rows.iter().all(|row| text(row, "limit") == limit), "{rows:?}");
+        if memory == "engine" {
+            rows.iter()
+                .for_each(|row| assert_eq!(text(row, "limit_gbps"), text(row, "memcpy_gbps")));
+        }
+    }
+}
+
+#[test]
+fn within_a_host_a_ping_is_measured_beside_a_round_trip_over_eventfds() {
+    for memory in ["engine", "caller"] {
+        let rows = shared_rows(memory, &["--workload=ping", "--reps=200"]);
+        assert_eq!(rows.len(), 2);
+        assert!(rows.iter().all(|row| text(row, "limit") == "eventfd"), "{rows:?}");
+    }
+}
+
+#[test]
+fn a_callers_memory_moves_over_any_transport_in_blocks_of_any_size() {
+    for transport in ["shm", "tcp"] {
+        let odd = ["local", "--json", "--reps=2", "--block-size=777", "--batch=333"];
+        let how = ["--memory=caller", "--transport", transport];
+        for row in rows(&mut bench(&[&odd[..], &how].concat())) {
+            check_figures(&row);
+            assert_eq!((text(&row, "memory"), text(&row, "bytes")), ("caller", "258741"));
+        }
+    }
+}
+
 #[test]
 fn a_sweep_has_a_row_for_each_size_and_batch() {
     let sweep = ["local", "--json", "--reps=3", "--block-size=512..1KiB", "--batch=1..4"];
@@ -125,7 +175,7 @@ fn blocks_of_any_size_arrive_whole() {
 
 #[test]
 fn without_json_there_is_a_table() {
-    let small = ["local", "--workload=ping", "--reps=5", "--op=read"];
+    let small = ["local", "--workload=ping", "--reps=5", "--op=read", "--transport=tcp"];
     let table = rows(&mut bench(&small));
     assert_eq!(table.len(), 2);
     for head in ["Block Size (B)", "Batch Size", "B/W (GB/Sec)", "P99 Lat. (us)", "Limit", "Ratio"]
@@ -133,8 +183,8 @@ fn without_json_there_is_a_table() {
         assert!(table[0].contains(head), "{}", table[0]);
     }
     let cells: Vec<_> = table[1].split_whitespace().collect();
-    assert_eq!(cells[..4], ["ping", "read", "4096", "1"]);
-    assert!(cells[4..].iter().all(|cell| cell.parse::<f64>().is_ok()), "{cells:?}");
+    assert_eq!(cells[..6], ["ping", "read", "engine", "tcp", "4096", "1"]);
+    assert!(cells[6..].iter().all(|cell| cell.parse::<f64>().is_ok()), "{cells:?}");
     assert_eq!(table[0].len(), table[1].len());
 }
 
@@ -142,7 +192,8 @@ fn without_json_there_is_a_table() {
 fn without_the_limit_its_figures_are_null() {
     let small = ["local", "--workload=ping", "--reps=5", "--op=write", "--json", "--no-limit"];
     let [row] = &rows(&mut bench(&small))[..] else { panic!("one row") };
-    for field in ["limit_gbps", "ratio", "limit_p50_us", "limit_p99_us", "memcpy_gbps"] {
+    let figures = ["limit_gbps", "ratio", "limit_p50_us", "limit_p99_us", "memcpy_gbps"];
+    for field in figures.into_iter().chain(["limit", "limit_threads", "memcpy_threads"]) {
         assert_eq!(text(row, field), "null");
     }
     assert!(number(row, "gbps") > 0.0);
@@ -150,7 +201,8 @@ fn without_the_limit_its_figures_are_null() {
 
 #[test]
 fn bad_options_exit_with_2_and_say_what_is_allowed() {
-    let cases: [(&[&str], &[&str]); 17] = [
+    let cases: [(&[&str], &[&str]); 18] = [
+        (&["local", "--memory=nobody"], &["--memory", "engine", "caller"]),
         (&[], &["serve", "run", "local"]),
         (&["fly"], &["fly"]),
         (&["run"], &["--peer"]),
@@ -185,13 +237,17 @@ fn bad_options_exit_with_2_and_say_what_is_allowed() {
 
 #[test]
 fn a_byte_that_differs_is_noticed_on_either_side() {
-    for op in ["--op=write", "--op=read"] {
-        for (corrupt, why) in [("inside", "not the content"), ("outside", "outside of the blocks")]
-        {
-            let small =
-                ["local", "--workload=ping", "--reps=2", "--json", op, "--corrupt", corrupt];
-            let (code, stdout, stderr) = outcome(&mut bench(&small));
-            assert_eq!((code, stdout.as_str()), (1, ""), "{op} {corrupt}: {stderr}");
+    let kinds = [["tcp", "engine"], ["shm", "engine"], ["shm", "caller"]];
+    let places = [("inside", "not the content"), ("outside", "outside of the blocks")];
+    for ([transport, memory], op) in
+        kinds.into_iter().flat_map(|kind| [(kind, "--op=write"), (kind, "--op=read")])
+    {
+        for (corrupt, why) in places {
+            let small = ["local", "--workload=ping", "--reps=2", "--json", op];
+            let mut command = bench(&small);
+            command.args(["--corrupt", corrupt, "--transport", transport, "--memory", memory]);
+            let (code, stdout, stderr) = outcome(&mut command);
+            assert_eq!((code, stdout.as_str()), (1, ""), "{command:?}: {stderr}");
             assert!(stderr.starts_with("error: ping: ") && stderr.contains(why), "{stderr}");
         }
     }

@@ -8,7 +8,8 @@ use kvx::error::PeerName;
 use kvx::{Engine, Peer, TransferOp};
 
 use super::Problem;
-use super::memory::Corrupt;
+use super::limit::Means;
+use super::memory::{Corrupt, Owner};
 use super::messages::{Answer, Numbered, Question};
 use super::shape::Shape;
 
@@ -58,11 +59,12 @@ impl Client {
         op: TransferOp,
         shape: Shape,
         seed: u64,
-        limit: bool,
+        owner: Owner,
+        limit: Option<Means>,
     ) -> Result<Ready, Problem> {
         let work = Duration::from_secs(shape.side_bytes() / SLOWEST);
         self.patience = Duration::from_secs(60) + work;
-        let question = Question::SetUp { op, shape, seed, limit };
+        let question = Question::SetUp { op, shape, seed, owner, limit };
         let Answer::Ready { limit_port, metadata } = self.ask(question)? else {
             return Err(self.riddle());
         };

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use kvx::transport::TransportKind;
 
+use super::memory::Owner;
 use super::options::Task;
 
 /// A row as it was measured.
@@ -13,6 +14,8 @@ pub(super) struct Row {
     pub(super) task: Task,
     pub(super) transport: TransportKind,
     pub(super) lanes: u16,
+    /// Whose memory moved.
+    pub(super) owner: Owner,
     /// What the blocks were merged to.
     pub(super) runs: usize,
     /// Transfers that were measured.
@@ -27,15 +30,50 @@ pub(super) struct Row {
     pub(super) transfers: Samples,
     /// Of both processes, for all transfers.
     pub(super) cpu: Duration,
-    pub(super) limit: Option<Limit>,
-    /// Of the best copy of the same blocks in one process.
-    pub(super) memcpy: Option<Duration>,
+    pub(super) limits: Limits,
 }
 
-/// What the bare loops reached with the number of connections that suited them best.
+/// What was measured beside kvx.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Limits {
+    pub(super) limit: Option<Limit>,
+    /// Of the same blocks in one process.
+    pub(super) memcpy: Option<Limit>,
+    /// Why there is no limit, though it was asked for.
+    pub(super) refused: Option<String>,
+}
+
+/// What kvx is compared with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Yardstick {
+    /// writev and readv over TCP.
+    Sockets,
+    /// One blocking round trip over TCP.
+    RoundTrip,
+    ProcessVmReadv,
+    Memcpy,
+    /// One round trip over eventfds.
+    Eventfd,
+}
+
+impl Yardstick {
+    /// How users read it.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Sockets | Self::RoundTrip => "tcp",
+            Self::ProcessVmReadv => "process_vm_readv",
+            Self::Memcpy => "memcpy",
+            Self::Eventfd => "eventfd",
+        }
+    }
+}
+
+/// What a bare loop reached with the number of threads that suited it best.
 #[derive(Clone, Debug)]
 pub(super) struct Limit {
-    pub(super) connections: usize,
+    pub(super) by: Yardstick,
+    /// On each side that does anything; over sockets each has a connection.
+    pub(super) threads: usize,
     /// Of each rep.
     pub(super) bytes: u64,
     pub(super) reps: Samples,
@@ -49,12 +87,7 @@ impl Row {
 
     /// What kvx reached of the limit.
     pub(super) fn ratio(&self) -> Option<f64> {
-        self.limit.as_ref().map(|limit| self.gbps() / limit.gbps())
-    }
-
-    /// What memcpy reached, in 10^9 bytes a second.
-    pub(super) fn memcpy_gbps(&self) -> Option<f64> {
-        self.memcpy.map(|time| gbps(self.task.shape.bytes(), time))
+        self.limits.limit.as_ref().map(|limit| self.gbps() / limit.gbps())
     }
 
     /// CPU seconds of both processes for each 2^30 bytes that moved.
@@ -146,11 +179,18 @@ mod tests {
     fn figures_follow_from_medians() {
         let task =
             Task { workload: "large", shape: Workload::Large.shape(), op: kvx::TransferOp::Write };
-        let limit = Limit { connections: 2, bytes: 256 << 20, reps: samples([100_000]) };
+        let limit =
+            |by, micros| Some(Limit { by, threads: 2, bytes: 256 << 20, reps: samples([micros]) });
+        let limits = Limits {
+            limit: limit(Yardstick::Sockets, 100_000),
+            memcpy: limit(Yardstick::Memcpy, 50_000),
+            refused: None,
+        };
         let row = Row {
             task,
             transport: TransportKind::Tcp,
             lanes: 2,
+            owner: Owner::Engine,
             runs: 256,
             reps: 4,
             rounds: 4,
@@ -158,12 +198,11 @@ mod tests {
             posts: samples([1]),
             transfers: samples([1, 125_000, 125_000, 999_999]),
             cpu: Duration::from_millis(500),
-            limit: Some(limit),
-            memcpy: Some(Duration::from_millis(50)),
+            limits,
         };
         assert!((row.gbps() - 2.147_483_648).abs() < 1e-9);
         assert!((row.ratio().unwrap() - 0.8).abs() < 1e-9);
-        assert!((row.memcpy_gbps().unwrap() - 5.368_709_12).abs() < 1e-9);
         assert!((row.cpu_a_gib() - 0.5).abs() < 1e-9);
+        assert!((row.limits.memcpy.unwrap().gbps() - 5.368_709_12).abs() < 1e-9);
     }
 }

@@ -14,6 +14,7 @@ use super::Problem;
 use super::client::Client;
 use super::local::loopback;
 use super::measure::{Settings, measure};
+use super::memory::Owner;
 use super::options::Task;
 use super::process::Process;
 use super::progress::Progress;
@@ -92,6 +93,7 @@ fn idle(options: &Options, config: Config) -> Result<Idle, Problem> {
         reps: None,
         warmup: Some(0),
         seed: 1,
+        owner: Owner::Engine,
         limit: false,
         corrupt: None,
     };

@@ -5,23 +5,20 @@
 //! outside of the timed section. A round is one transfer, unless transfers are so small that what
 //! is around them would outweigh them.
 
-use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::time::{Duration, Instant};
 
-use kvx::error::PeerName;
 use kvx::transport::TransportKind;
 use kvx::{PostOptions, Prepared, Region, RegionId, TransferOp};
 
 use super::Problem;
+use super::beside::Beside;
 use super::client::{Client, Ready};
-use super::figures::{Limit, Row, Samples};
-use super::limit::{LimitClient, memcpy};
-use super::memory::{Corrupt, Memory};
+use super::figures::{Row, Samples};
+use super::memory::{Corrupt, Memory, Owner};
 use super::options::Task;
 use super::progress::Progress;
 use super::shape::{Shape, Side};
-use super::workload::Blocks;
 use crate::clock;
 
 /// Bytes that a row moves if nobody says how often.
@@ -37,9 +34,6 @@ const ROUND_BYTES: u64 = 16 << 20;
 /// Transfers of a round at most.
 const ROUND_REPS: u64 = 64;
 
-/// Connections that the bare loop is tried with.
-const CONNECTIONS: [usize; 3] = [1, 2, 4];
-
 /// What holds for all rows.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Settings {
@@ -48,6 +42,8 @@ pub(super) struct Settings {
     pub(super) reps: Option<NonZeroU32>,
     pub(super) warmup: Option<u32>,
     pub(super) seed: u64,
+    /// Whose memory moves.
+    pub(super) owner: Owner,
     /// Whether to measure what bare loops and memcpy reach.
     pub(super) limit: bool,
     /// Which byte of the target to change before it is looked at.
@@ -84,28 +80,24 @@ pub(super) fn measure(
     progress: &mut Progress,
 ) -> Result<Row, Problem> {
     let &Task { shape, op, .. } = task;
-    let &Settings { seed, limit, .. } = settings;
-    let blocks = limit.then(|| shape.flat(op, seed));
-    let memcpy = blocks.as_ref().map(memcpy).transpose();
-    let memcpy = memcpy.map_err(|error| format!("memcpy: {error}"))?;
-    let memory = Memory::new(client.engine(), shape, Side::Initiator, op, seed)?;
-    let ready = client.set_up(op, shape, seed, limit)?;
+    let &Settings { transport, lanes, seed, owner, .. } = settings;
+    let beside = settings.limit.then(|| Beside::new(task, transport, lanes, owner, seed));
+    let mut beside = beside.transpose()?;
+    let memory = Memory::new(client.engine(), owner, shape, Side::Initiator, op, seed)?;
+    let means = beside.as_ref().and_then(Beside::means);
+    let ready = client.set_up(op, shape, seed, owner, means)?;
     let (prepared, prep) = prepare(op, &shape, &memory, &ready, seed)?;
-    let corrupt = settings.corrupt;
+    let (corrupt, peer) = (settings.corrupt, client.peer_name());
     let mut bench = Bench { client, task, memory, prepared, corrupt };
-    let mut limit = match &blocks {
-        Some(blocks) => {
-            let limit = connect(&ready.limit, blocks, task)?;
-            Some(Limits::new(task, limit, bench.client.peer_name()))
-        }
-        None => None,
-    };
+    if let Some(beside) = &mut beside {
+        beside.connect(&ready.limit, &peer)?;
+    }
     let warmup = settings.warmup(&shape);
     for _ in 0..warmup {
         bench.transfer()?;
     }
-    if let Some(limit) = &mut limit {
-        limit.warm_up(warmup)?;
+    if let Some(beside) = &mut beside {
+        beside.warm_up(warmup, &peer)?;
     }
     let mut timed = Timed::default();
     let (reps, mut left, mut round) = (settings.reps(&shape), settings.reps(&shape), 0);
@@ -113,16 +105,17 @@ pub(super) fn measure(
         round += 1;
         let some = left.min(round_reps(&shape));
         bench.round(round, some, &mut timed)?;
-        if let Some(limit) = &mut limit {
-            limit.reps(some)?;
+        if let Some(beside) = &mut beside {
+            beside.reps(some, &peer)?;
         }
         left -= some;
         progress.advance(some);
     }
     Ok(Row {
         task: *task,
-        transport: settings.transport,
-        lanes: settings.lanes,
+        transport,
+        lanes,
+        owner,
         runs: bench.prepared.runs(),
         reps,
         rounds: round,
@@ -130,8 +123,7 @@ pub(super) fn measure(
         posts: Samples::new(timed.posts),
         transfers: Samples::new(timed.transfers),
         cpu: timed.cpu,
-        limit: limit.and_then(Limits::best),
-        memcpy,
+        limits: beside.map(Beside::limits).unwrap_or_default(),
     })
 }
 
@@ -156,19 +148,6 @@ pub(super) fn prepare(
     let begin = Instant::now();
     let prepared = ready.peer.prepare(op, (&local_regions, &local), (&remote_regions, &remote))?;
     Ok((prepared, begin.elapsed()))
-}
-
-/// Connects to the bare loops at the first address where they are found.
-fn connect(addresses: &[SocketAddr], blocks: &Blocks, task: &Task) -> Result<LimitClient, Problem> {
-    let mut failures = Vec::new();
-    for address in addresses {
-        match LimitClient::connect(*address, blocks, task.op) {
-            Ok(limit) => return Ok(limit),
-            Err(error) => failures.push(format!("{address}: {error}")),
-        }
-    }
-    let failures = failures.join("; ");
-    Err(format!("connect to the peer's bare loops: {failures} (--no-limit does without)").into())
 }
 
 /// What kvx does for one row.
@@ -235,80 +214,5 @@ impl Bench<'_> {
         let post = begin.elapsed();
         transfer.wait()?;
         Ok((post, begin.elapsed()))
-    }
-}
-
-/// What the bare loops reach for one row.
-struct Limits {
-    client: LimitClient,
-    /// Who is at the other end.
-    peer: PeerName,
-    bytes: u64,
-    /// For each number of connections, what each rep took; a ping has one connection.
-    reps: Vec<(usize, Vec<Duration>)>,
-    is_ping: bool,
-}
-
-impl Limits {
-    fn new(task: &Task, client: LimitClient, peer: PeerName) -> Self {
-        let is_ping = task.is_ping();
-        let connections = if is_ping { &[1][..] } else { &CONNECTIONS };
-        let reps = connections.iter().map(|connections| (*connections, Vec::new())).collect();
-        Self { client, peer, bytes: task.shape.bytes(), reps, is_ping }
-    }
-
-    fn warm_up(&mut self, reps: u64) -> Result<(), Problem> {
-        self.reps(reps)?;
-        self.reps.iter_mut().for_each(|(_, reps)| reps.clear());
-        Ok(())
-    }
-
-    fn reps(&mut self, count: u64) -> Result<(), Problem> {
-        let Self { client, peer, is_ping, .. } = self;
-        for (connections, reps) in &mut self.reps {
-            for _ in 0..count {
-                let rep = if *is_ping { client.ping() } else { client.rep(*connections) };
-                reps.push(rep.map_err(|error| format!("bare loops with {peer}: {error}"))?);
-            }
-        }
-        Ok(())
-    }
-
-    /// The number of connections whose median is best.
-    fn best(self) -> Option<Limit> {
-        let limits = self.reps.into_iter().map(|(connections, reps)| Limit {
-            connections,
-            bytes: self.bytes,
-            reps: Samples::new(reps),
-        });
-        limits.min_by_key(|limit| limit.reps.p50())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::io;
-    use std::net::Ipv4Addr;
-
-    use super::super::limit::LimitServer;
-    use super::super::workload::Workload;
-    use super::*;
-
-    #[test]
-    fn bare_loops_that_end_are_an_error_that_names_the_peer() {
-        for (workload, place) in [(Workload::Ping, "ping"), (Workload::Token, "token")] {
-            let (shape, op) = (workload.shape(), TransferOp::Write);
-            let task = Task { workload: place, shape, op };
-            let (server, port) = LimitServer::start(Ipv4Addr::LOCALHOST.into()).unwrap();
-            let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-            let client = LimitClient::connect(address, &shape.flat(op, 1), op).unwrap();
-            let mut limits = Limits::new(&task, client, PeerName::unverified("the other"));
-            limits.reps(1).unwrap();
-            drop(server);
-            let why = limits.reps(1).unwrap_err();
-            // Not taken for a reader of standard output that left.
-            assert!(!why.is::<io::Error>(), "{why}");
-            assert!(why.to_string().starts_with("bare loops with the other: "), "{why}");
-        }
     }
 }

@@ -1,10 +1,14 @@
-//! One side's pools in memory of its engine: filled before a round, looked at after it. The engine
-//! moves what is in them.
+//! One side's pools: filled before a round, looked at after it. The engine moves what is in them.
+
+mod pool;
 
 use clap::ValueEnum;
 use kvx::error::Invalid;
-use kvx::{Buffer, Engine, Region, Rights, Span, Spans, TransferOp};
+use kvx::{Engine, Region, Rights, Span, Spans, TransferOp};
 
+pub(super) use self::pool::Owner;
+
+use self::pool::Pool;
 use super::Problem;
 use super::content::Content;
 use super::shape::{Shape, Side};
@@ -29,7 +33,7 @@ pub(super) enum Corrupt {
 pub(super) struct Memory {
     shape: Shape,
     seed: u64,
-    buffers: Vec<Buffer>,
+    pools: Vec<Pool>,
     regions: Vec<Region>,
     /// Pool and offset of each block that moves, in the order in which both sides pair them.
     places: Vec<(u32, u64)>,
@@ -41,6 +45,7 @@ impl Memory {
     /// Allocates and registers the pools, and touches all of them.
     pub(super) fn new(
         engine: &Engine,
+        owner: Owner,
         shape: Shape,
         side: Side,
         op: TransferOp,
@@ -51,16 +56,18 @@ impl Memory {
             (Side::Peer, TransferOp::Write) => Rights::REMOTE_WRITE,
             (Side::Peer, TransferOp::Read) => Rights::REMOTE_READ,
         };
-        let (mut buffers, mut regions) = (Vec::new(), Vec::new());
-        for _ in 0..shape.pools {
-            let (buffer, region) = engine.allocate(shape.pool_bytes(), rights)?;
-            buffer.fill(0, buffer.len(), POISON)?;
-            buffers.push(buffer);
-            regions.push(region);
+        let size = (shape.pools, shape.pool_bytes());
+        let (pools, regions) = Pool::allocate(engine, owner, size, rights)?;
+        let poison = [POISON; CHUNK];
+        for pool in &pools {
+            for offset in (0..pool.len()).step_by(CHUNK) {
+                let len = (pool.len() - offset).min(CHUNK as u64) as usize;
+                pool.write(offset, &poison[..len])?;
+            }
         }
         let places = shape.places(side, seed);
         let outside = outside(&shape, &places);
-        Ok(Self { shape, seed, buffers, regions, places, outside })
+        Ok(Self { shape, seed, pools, regions, places, outside })
     }
 
     pub(super) fn regions(&self) -> &[Region] {
@@ -71,10 +78,10 @@ impl Memory {
     pub(super) fn fill(&self, round: u64) -> Result<(), Invalid> {
         let content = Content::new(self.seed, round);
         let mut bytes = self.chunk();
-        self.each_chunk(|buffer, offset, len, word| {
+        self.each_chunk(|pool, offset, len, word| {
             let bytes = &mut bytes[..len];
             content.fill(word, bytes);
-            buffer.write(offset, bytes)?;
+            pool.write(offset, bytes)?;
             Ok(None::<()>)
         })?;
         Ok(())
@@ -88,10 +95,10 @@ impl Memory {
         };
         // Every shape has a block, and pools that are larger.
         let (pool, offset) = place.ok_or(Invalid::Empty("pool"))?;
-        let buffer = &self.buffers[pool as usize];
+        let pool = &self.pools[pool as usize];
         let mut byte = [0];
-        buffer.read(offset, &mut byte)?;
-        buffer.write(offset, &[!byte[0]])
+        pool.read(offset, &mut byte)?;
+        pool.write(offset, &[!byte[0]])
     }
 
     /// The first place, if there is one, where a block does not hold the content of a round, or
@@ -99,9 +106,9 @@ impl Memory {
     pub(super) fn difference(&self, round: u64) -> Result<Option<String>, Invalid> {
         let content = Content::new(self.seed, round);
         let mut bytes = self.chunk();
-        let inside = self.each_chunk(|buffer, offset, len, word| {
+        let inside = self.each_chunk(|pool, offset, len, word| {
             let bytes = &mut bytes[..len];
-            buffer.read(offset, bytes)?;
+            pool.read(offset, bytes)?;
             let at = content.first_difference(word, bytes);
             Ok(at.map(|at| (offset + at as u64, bytes[at])))
         })?;
@@ -115,17 +122,17 @@ impl Memory {
 
     fn difference_outside(&self) -> Result<Option<String>, Invalid> {
         let mut bytes = vec![0; CHUNK];
-        for &(pool, begin, len) in &self.outside {
-            let buffer = &self.buffers[pool as usize];
+        for &(index, begin, len) in &self.outside {
+            let pool = &self.pools[index as usize];
             let mut done = 0;
             while done < len {
                 let part = (len - done).min(CHUNK as u64);
                 let bytes = &mut bytes[..part as usize];
-                buffer.read(begin + done, bytes)?;
+                pool.read(begin + done, bytes)?;
                 if let Some(at) = bytes.iter().position(|byte| *byte != POISON) {
                     let (offset, byte) = (begin + done + at as u64, bytes[at]);
                     return Ok(Some(format!(
-                        "pool {pool}, offset {offset}: {byte:#04x} was written outside of the blocks"
+                        "pool {index}, offset {offset}: {byte:#04x} was written outside of the blocks"
                     )));
                 }
                 done += part;
@@ -141,23 +148,23 @@ impl Memory {
         places.map(|(region, offset)| Span { region, offset, len }).collect()
     }
 
-    /// Calls `f` with buffer, offset, length and first word for each part of each block, until it
+    /// Calls `f` with pool, offset, length and first word for each part of each block, until it
     /// finds something; gives the pool with it.
     fn each_chunk<T>(
         &self,
-        mut f: impl FnMut(&Buffer, u64, usize, u64) -> Result<Option<T>, Invalid>,
+        mut f: impl FnMut(&Pool, u64, usize, u64) -> Result<Option<T>, Invalid>,
     ) -> Result<Option<(u32, T)>, Invalid> {
         let block = self.shape.block_bytes;
         // Blocks whose size is no multiple of a word begin with a word of their own.
         let block_words = block.div_ceil(8);
-        for (index, &(pool, begin)) in (0..).zip(&self.places) {
-            let buffer = &self.buffers[pool as usize];
+        for (index, &(of, begin)) in (0..).zip(&self.places) {
+            let pool = &self.pools[of as usize];
             let mut done = 0;
             while done < block {
                 let len = (block - done).min(CHUNK as u64);
                 let word = index * block_words + done / 8;
-                if let Some(found) = f(buffer, begin + done, len as usize, word)? {
-                    return Ok(Some((pool, found)));
+                if let Some(found) = f(pool, begin + done, len as usize, word)? {
+                    return Ok(Some((of, found)));
                 }
                 done += len;
             }

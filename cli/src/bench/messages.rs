@@ -10,14 +10,16 @@ use std::time::Duration;
 
 use kvx::TransferOp;
 
-use super::memory::Corrupt;
+use super::limit::Means;
+use super::memory::{Corrupt, Owner};
 use super::shape::Shape;
 
 /// From the run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Question {
-    /// Make memory for this; what was there before is no longer needed.
-    SetUp { op: TransferOp, shape: Shape, seed: u64, limit: bool },
+    /// Make memory for this, and serve bare loops if they are asked for; what was there before is no
+    /// longer needed.
+    SetUp { op: TransferOp, shape: Shape, seed: u64, owner: Owner, limit: Option<Means> },
     /// Put the content of this round into the blocks.
     Fill { round: u64 },
     /// Change a byte.
@@ -43,6 +45,10 @@ pub(super) enum Answer {
     /// It could not be done.
     Failed(String),
 }
+
+/// How it is said that no bare loops are asked for, and that they go over sockets.
+const NO_LIMIT: &str = "none";
+const STREAMS: &str = "streams";
 
 /// A question or an answer, and the number that joins them.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -70,8 +76,13 @@ impl<T: fmt::Display> fmt::Display for Numbered<T> {
 impl fmt::Display for Question {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::SetUp { op, shape, seed, limit } => {
-                write!(f, "set-up {} {shape} {seed} {limit}", op_name(*op))
+            Self::SetUp { op, shape, seed, owner, limit } => {
+                write!(f, "set-up {} {shape} {seed} {} ", op_name(*op), owner.name())?;
+                match limit {
+                    None => f.write_str(NO_LIMIT),
+                    Some(Means::Streams) => f.write_str(STREAMS),
+                    Some(Means::Memory(foreign)) => write!(f, "{foreign}"),
+                }
             }
             Self::Fill { round } => write!(f, "fill {round}"),
             Self::Corrupt(Corrupt::Inside) => f.write_str("corrupt inside"),
@@ -92,7 +103,8 @@ impl FromStr for Question {
                 op: words.op()?,
                 shape: words.next()?.parse()?,
                 seed: words.parse()?,
-                limit: words.parse()?,
+                owner: words.owner()?,
+                limit: words.means()?,
             },
             "fill" => Self::Fill { round: words.parse()? },
             "corrupt" => match words.next()? {
@@ -176,6 +188,20 @@ impl<'a> Words<'a> {
         op.ok_or_else(|| format!("{word:?} is no operation"))
     }
 
+    fn owner(&mut self) -> Result<Owner, String> {
+        let word = self.next()?;
+        let owner = [Owner::Engine, Owner::Caller].into_iter().find(|owner| owner.name() == word);
+        owner.ok_or_else(|| format!("{word:?} owns no memory"))
+    }
+
+    fn means(&mut self) -> Result<Option<Means>, String> {
+        Ok(match self.next()? {
+            NO_LIMIT => None,
+            STREAMS => Some(Means::Streams),
+            foreign => Some(Means::Memory(foreign.parse()?)),
+        })
+    }
+
     fn bytes(&mut self) -> Result<Vec<u8>, String> {
         let digits = self.next()?.as_bytes();
         let (pairs, []) = digits.as_chunks::<2>() else {
@@ -196,8 +222,13 @@ mod tests {
     #[test]
     fn what_one_side_says_the_other_hears() {
         let shape = Workload::Mla.shape();
+        let set_up =
+            |owner, limit| Question::SetUp { op: TransferOp::Read, shape, seed: 7, owner, limit };
+        let memory = "17:140737488355328:4096".parse().unwrap();
         let questions = [
-            Question::SetUp { op: TransferOp::Read, shape, seed: 7, limit: true },
+            set_up(Owner::Engine, None),
+            set_up(Owner::Engine, Some(Means::Streams)),
+            set_up(Owner::Caller, Some(Means::Memory(memory))),
             Question::Fill { round: 1 },
             Question::Corrupt(Corrupt::Inside),
             Question::Corrupt(Corrupt::Outside),
@@ -224,7 +255,17 @@ mod tests {
 
     #[test]
     fn nonsense_is_an_error() {
-        for text in ["", "1", "x cpu", "1 set-up write", "1 set-up move 1x1x1xscattered 1 true"] {
+        let set_up = |rest: &str| format!("1 set-up {rest}");
+        let good = set_up("write 1x1x1xscattered 1 engine none");
+        assert!(Numbered::<Question>::parse(good.as_bytes()).is_ok());
+        for text in ["", "1", "x cpu", "1 set-up write"].map(str::to_owned).into_iter().chain([
+            set_up("move 1x1x1xscattered 1 engine none"),
+            set_up("write 1x1x1xscattered 1 nobody none"),
+            set_up("write 1x1x1xscattered 1 engine all"),
+            set_up("write 1x1x1xscattered 1 caller 0:1:1"),
+            set_up("write 1x1x1xscattered 1 caller -1:1:1"),
+            set_up("write 1x1x1xscattered 1 caller 1:1"),
+        ]) {
             assert!(Numbered::<Question>::parse(text.as_bytes()).is_err(), "{text}");
         }
         for text in ["1 ready 1 abc", "1 ready 70000 ab", "1 ready 1 zz", "1 cpu", "1 gone"] {

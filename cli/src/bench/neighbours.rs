@@ -24,6 +24,7 @@ use super::Problem;
 use super::client::Client;
 use super::local::loopback;
 use super::measure::{Settings, measure};
+use super::memory::Owner;
 use super::options::Task;
 use super::process::Process;
 use super::progress::Progress;
@@ -138,6 +139,7 @@ fn neighbours(options: &Options, config: Config) -> Result<Neighbours, Problem> 
         reps: None,
         warmup: Some(1),
         seed: 1,
+        owner: Owner::Engine,
         limit: false,
         corrupt: None,
     };

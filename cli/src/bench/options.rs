@@ -11,7 +11,7 @@ use kvx::{Config, TransferOp};
 
 use super::limit;
 use super::measure;
-use super::memory::Corrupt;
+use super::memory::{Corrupt, Owner};
 use super::shape::{Order, Shape};
 use super::sweep::{BatchSizes, BlockSizes};
 use super::workload::Workload;
@@ -83,6 +83,10 @@ pub(super) struct Work {
     /// Lanes between the two engines; default: KVX_LANES, else what the transport likes best.
     #[arg(long, value_parser = lanes)]
     lanes: Option<NonZeroU16>,
+
+    /// Who allocates the memory that moves, on both sides.
+    #[arg(long, value_enum, default_value = "engine")]
+    pub(super) memory: Owner,
 
     /// Transfers measured for a row; default: as many as move 2 GiB, from 9 to 4,000.
     #[arg(long)]
@@ -237,10 +241,10 @@ impl Work {
                 bytes_text(limit::MEMORY),
             ));
         }
-        // The bare loops have memory of their own.
-        let copies = if self.no_limit { 1 } else { 2 };
+        // The bare loops have memory of their own, and memcpy has both sides'.
+        let copies = if self.no_limit { sides } else { 2 * sides + 2 };
         let largest = tasks.iter().map(|task| task.shape.side_bytes()).max().unwrap_or(0);
-        let needed = largest.saturating_mul(copies * sides);
+        let needed = largest.saturating_mul(copies);
         match available_memory() {
             Some(available) if needed > available => Err(format!(
                 "this needs {} of memory, and {} are available; expected a smaller workload, \

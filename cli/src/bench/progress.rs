@@ -54,6 +54,11 @@ impl Progress {
         })
     }
 
+    /// Tells a person on stderr what the rows do not say. There is nobody to tell if that fails.
+    pub(super) fn note(&self, text: &str) {
+        self.bar.suspend(|| _ = writeln!(io::stderr(), "note: {text}"));
+    }
+
     /// All is measured.
     pub(super) fn finish(self) {
         self.bar.finish_and_clear();

@@ -63,6 +63,7 @@ pub(super) fn rows(
         reps: work.reps,
         warmup: work.warmup,
         seed: work.seed,
+        owner: work.memory,
         limit: !work.no_limit,
         corrupt: work.corrupt,
     };
@@ -71,6 +72,9 @@ pub(super) fn rows(
         progress.begin(task)?;
         let row = measure(&mut client, task, &settings, progress)?;
         progress.print(&if work.json { report::json(&row) } else { report::line(&row) })?;
+        if let Some(why) = &row.limits.refused {
+            progress.note(&format!("{} has no limit: {why}", task.workload));
+        }
     }
     Ok(())
 }

@@ -12,8 +12,8 @@ use std::time::Duration;
 use kvx::{Engine, EngineId, Incarnation, Notification, Peer, TransferOp};
 
 use super::Problem;
-use super::limit::LimitServer;
-use super::memory::Memory;
+use super::limit::{LimitServer, Means};
+use super::memory::{Memory, Owner};
 use super::messages::{Answer, Numbered, Question};
 use super::options::Serve;
 use super::shape::{Shape, Side};
@@ -104,9 +104,9 @@ impl Server {
         question: Question,
     ) -> Result<Answer, Problem> {
         match question {
-            Question::SetUp { op, shape, seed, limit } => {
+            Question::SetUp { op, shape, seed, owner, limit } => {
                 self.runs.remove(&life);
-                self.set_up(life, op, shape, seed, limit)
+                self.set_up(life, op, shape, seed, owner, limit)
             }
             Question::Fill { round } => {
                 self.current(life)?.memory.fill(round)?;
@@ -130,13 +130,14 @@ impl Server {
         op: TransferOp,
         shape: Shape,
         seed: u64,
-        limit: bool,
+        owner: Owner,
+        limit: Option<Means>,
     ) -> Result<Answer, Problem> {
-        let memory = Memory::new(&self.engine, shape, Side::Peer, op, seed)?;
+        let memory = Memory::new(&self.engine, owner, shape, Side::Peer, op, seed)?;
         let metadata = self.engine.metadata(memory.regions())?;
         // No earlier than a run that may connect asks for it: the bare loops know no auth key.
         let ip: IpAddr = self.engine.local_addr().ip();
-        let limit = limit.then(|| LimitServer::start(ip)).transpose()?;
+        let limit = limit.map(|means| LimitServer::start(ip, means)).transpose()?;
         let (limit, limit_port) = limit.unzip();
         self.runs.insert(life, Current { memory, _limit: limit });
         Ok(Answer::Ready { limit_port, metadata })

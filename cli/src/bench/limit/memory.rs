@@ -22,6 +22,8 @@ pub(super) struct Memory {
     bytes: Vec<u8>,
     /// Where the first page of `bytes` begins.
     base: usize,
+    /// Bytes from there on that spans lie in.
+    len: usize,
     /// In the order of the pairs. Each lies inside, none is empty, and where the side receives no
     /// two overlap.
     spans: Vec<Range<usize>>,
@@ -52,7 +54,16 @@ impl Memory {
         bytes.try_reserve_exact(whole)?;
         bytes.resize(whole, POISON);
         let base = bytes.as_ptr().align_offset(PAGE).min(PAGE);
-        Ok(Self { bytes, base, spans: placed, by_offset })
+        Ok(Self { bytes, base, len, spans: placed, by_offset })
+    }
+
+    /// The address of the first byte that spans count from.
+    pub(super) fn address(&self) -> u64 {
+        self.bytes[self.base..].as_ptr().expose_provenance() as u64
+    }
+
+    pub(super) fn len(&self) -> u64 {
+        self.len as u64
     }
 
     /// Fills everything with its content, as the side that sends does.

@@ -136,6 +136,16 @@ pub(crate) fn cost(len: u64, pairs: u64) -> u64 {
     len.saturating_add(pairs.saturating_mul(OF_A_PAIR))
 }
 
+/// The number that stands for a failure in an answer: that it is not allowed on this host at all is
+/// told from others.
+const FAILED: u64 = 1;
+const REFUSED: u64 = 2;
+
+/// Whether an error says that what was tried is not allowed, or not there, on this host.
+pub(crate) fn is_refusal(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::Unsupported)
+}
+
 /// Answers with a number, or with why not.
 pub(super) fn answer(mut stream: impl Write, outcome: &io::Result<u64>) -> io::Result<()> {
     let mut bytes = Vec::new();
@@ -145,7 +155,8 @@ pub(super) fn answer(mut stream: impl Write, outcome: &io::Result<u64>) -> io::R
             let reason = error.to_string();
             let reason = reason.as_bytes();
             let reason = &reason[..reason.len().min(MAX_REASON)];
-            put(&mut bytes, [1, reason.len() as u64]);
+            let failed = if is_refusal(error) { REFUSED } else { FAILED };
+            put(&mut bytes, [failed, reason.len() as u64]);
             bytes.extend_from_slice(reason);
         }
     }
@@ -156,11 +167,15 @@ pub(super) fn answer(mut stream: impl Write, outcome: &io::Result<u64>) -> io::R
 pub(super) fn read_answer(mut stream: impl Read) -> io::Result<u64> {
     match numbers(&mut stream)? {
         [0, number] => Ok(number),
-        [1, len] => {
+        [failed @ (FAILED | REFUSED), len] => {
             let mut reason = Vec::new();
             stream.take(len.min(MAX_REASON as u64)).read_to_end(&mut reason)?;
             let reason = String::from_utf8_lossy(&reason);
-            Err(io::Error::other(format!("the server of the limit: {reason}")))
+            let kind = match failed {
+                REFUSED => io::ErrorKind::PermissionDenied,
+                _ => io::ErrorKind::Other,
+            };
+            Err(io::Error::new(kind, format!("the server of the limit: {reason}")))
         }
         _ => Err(invalid("an unknown answer")),
     }

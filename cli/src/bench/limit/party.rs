@@ -8,11 +8,12 @@ use std::time::{Duration, Instant};
 use kvx::TransferOp;
 
 use super::super::workload::Span;
+use super::foreign::{Foreign, Pull};
 use super::memory::{Memory, check_pairs, invalid, shares};
 use super::stream::{self, Load, Side};
 
 /// Connections of a rep at most.
-pub(super) const MAX_CONNECTIONS: usize = 4;
+pub(crate) const MAX_CONNECTIONS: usize = 4;
 
 /// One side.
 #[derive(Debug)]
@@ -25,6 +26,8 @@ pub(super) struct Party {
     /// Those of the other side's party in the same order, `MAX_CONNECTIONS` of them; none before
     /// [`Party::connect`].
     streams: Vec<TcpStream>,
+    /// The other side's memory, if blocks are read out of the source's by the target's process.
+    foreign: Option<Foreign>,
 }
 
 /// Whether a rep or a ping is looked at afterwards.
@@ -48,8 +51,14 @@ impl Party {
         sources: Vec<Span>,
     ) -> io::Result<Self> {
         check_pairs(&sources, own)?;
-        let mut party =
-            Self { side, op, memory: Memory::new(own_len, own)?, sources, streams: Vec::new() };
+        let mut party = Self {
+            side,
+            op,
+            memory: Memory::new(own_len, own)?,
+            sources,
+            streams: Vec::new(),
+            foreign: None,
+        };
         if party.sends() {
             party.memory.fill();
         } else {
@@ -61,6 +70,24 @@ impl Party {
     /// Gives it its connections.
     pub(super) fn connect(&mut self, streams: Vec<TcpStream>) {
         self.streams = streams;
+    }
+
+    /// Lets blocks be read out of memory, no longer sent.
+    ///
+    /// # Errors
+    /// Blocks of the source that do not lie in it.
+    pub(super) fn reach(&mut self, foreign: Foreign) -> io::Result<()> {
+        if !self.sends() {
+            foreign.blocks(&self.sources)?;
+        }
+        self.foreign = Some(foreign);
+        Ok(())
+    }
+
+    /// This side's memory, as the other reaches it.
+    pub(super) fn lend(&self) -> Foreign {
+        let pid = std::process::id().cast_signed();
+        Foreign { pid, base: self.memory.address(), len: self.memory.len() }
     }
 
     fn sends(&self) -> bool {
@@ -81,11 +108,19 @@ impl Party {
         let streams = self.streams.get(..connections).filter(|streams| !streams.is_empty());
         let streams = streams.ok_or_else(|| invalid("a number of connections"))?;
         let shares = shares(&self.sources, connections);
-        let sends = self.sends();
-        let load = if sends {
-            Load::Send(self.memory.sources(&shares))
-        } else {
-            Load::Receive(self.memory.targets(&shares)?)
+        let load = match (self.sends(), &self.foreign) {
+            (true, None) => Load::Send(self.memory.sources(&shares)),
+            (false, None) => Load::Receive(self.memory.targets(&shares)?),
+            (true, Some(_)) => Load::Lend(shares.len()),
+            (false, Some(foreign)) => {
+                let mut there = foreign.blocks(&self.sources)?.into_iter();
+                let mut pull = |here: Vec<_>| {
+                    let there = there.by_ref().take(here.len()).collect();
+                    Pull { pid: foreign.pid, here, there }
+                };
+                let targets = self.memory.targets(&shares)?.into_iter();
+                Load::Pull(targets.map(&mut pull).collect())
+            }
         };
         let spent = stream::carry(streams, load, self.side, ready)?;
         if check == Check::Bytes {

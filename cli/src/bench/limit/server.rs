@@ -9,6 +9,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use super::Means;
+use super::foreign::Foreign;
 use super::memory::invalid;
 use super::message::Hello;
 use super::session;
@@ -40,6 +42,8 @@ pub(crate) struct LimitServer {
 /// Who is there.
 #[derive(Debug)]
 pub(super) struct House {
+    /// Out of which memory blocks are read, if they are not sent.
+    lender: Option<Foreign>,
     rooms: Mutex<Rooms>,
 }
 
@@ -71,11 +75,11 @@ pub(super) struct Loan {
 }
 
 impl LimitServer {
-    /// Listens on any free port of `ip`, and gives the port.
+    /// Listens on any free port of `ip`, and gives the port. Clients move blocks by these means.
     ///
     /// # Errors
     /// The address is not this machine's; no descriptors or threads are left.
-    pub(crate) fn start(ip: IpAddr) -> io::Result<(Self, u16)> {
+    pub(crate) fn start(ip: IpAddr, means: Means) -> io::Result<(Self, u16)> {
         let listener = Arc::new(TcpListener::bind(SocketAddr::new(ip, 0))?);
         let port = listener.local_addr()?.port();
         let rooms = Rooms {
@@ -85,7 +89,11 @@ impl LimitServer {
             sessions: HashMap::new(),
             memory_left: MEMORY,
         };
-        let house = Arc::new(House { rooms: Mutex::new(rooms) });
+        let lender = match means {
+            Means::Streams => None,
+            Means::Memory(lender) => Some(lender),
+        };
+        let house = Arc::new(House { lender, rooms: Mutex::new(rooms) });
         let (open, host) = (Arc::clone(&listener), Arc::clone(&house));
         let named = thread::Builder::new().name("kvx-limit".to_owned());
         let thread = named.spawn(move || listen(&open, &host))?;
@@ -173,6 +181,11 @@ impl Guest {
         let (sender, receiver) = channel();
         self.house.rooms().sessions.insert(self.number, sender);
         (self.number, receiver)
+    }
+
+    /// Out of which memory blocks are read, if they are not sent.
+    pub(super) fn lender(&self) -> Option<Foreign> {
+        self.house.lender
     }
 
     /// Takes memory for a session.

@@ -2,12 +2,14 @@
 //! end.
 
 use std::io::{self, BufReader};
-use std::net::TcpStream;
+use std::net::{Shutdown, TcpStream};
 use std::sync::mpsc::Receiver;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use kvx::TransferOp;
 
+use super::bells::Bells;
 use super::memory::invalid;
 use super::message::{Order, Setup, answer};
 use super::party::{Check, MAX_CONNECTIONS, Party};
@@ -29,6 +31,8 @@ struct Session<'a> {
     arrivals: Receiver<(u64, Guest)>,
     /// The data connections in order, which end with this.
     data: Vec<Guest>,
+    /// Whether blocks are read out of memory.
+    lends: bool,
     /// Keeps the memory reserved.
     _loan: Loan,
 }
@@ -69,10 +73,20 @@ impl<'a> Session<'a> {
             TransferOp::Write => (blocks.target_len, &blocks.target[..]),
             TransferOp::Read => (blocks.source_len, &blocks.source[..]),
         };
-        let party = Party::new(Side::Server, setup.op, own, blocks.source.clone())?;
+        let mut party = Party::new(Side::Server, setup.op, own, blocks.source.clone())?;
+        let lender = guest.lender();
+        if let Some(lender) = lender {
+            party.reach(lender)?;
+        }
         let (id, arrivals) = guest.open_session();
         answer(control, &Ok(id))?;
-        let mut session = Self { control, party, arrivals, data: Vec::new(), _loan: loan };
+        let lends = lender.is_some();
+        if lends {
+            let own = party.lend();
+            answer(control, &Ok(own.pid.cast_unsigned().into()))?;
+            answer(control, &Ok(own.base))?;
+        }
+        let mut session = Self { control, party, arrivals, data: Vec::new(), lends, _loan: loan };
         let arrived = (0..MAX_CONNECTIONS).map(|_| session.next_arrival());
         let mut arrived = arrived.collect::<io::Result<Vec<_>>>()?;
         arrived.sort_by_key(|(place, _)| *place);
@@ -98,11 +112,29 @@ impl<'a> Session<'a> {
         }
         // Between pings the client may take its time.
         guest.stream.set_read_timeout(None)?;
+        if self.lends {
+            return self.answer_bells(&guest.stream);
+        }
         self.party.prepare(Check::Bytes);
         let control = self.control;
         answer(control, &Ok(0))?;
         let tell = |outcome: io::Result<()>| answer(control, &outcome.map(|()| 0));
         self.party.answer_pings(&guest.stream, tell)
+    }
+
+    /// Answers on eventfds that the client takes, until it ends the stream.
+    fn answer_bells(&self, stream: &TcpStream) -> io::Result<()> {
+        let (bells, numbers) = Bells::new()?;
+        answer(self.control, &Ok(0))?;
+        for number in numbers {
+            answer(self.control, &Ok(number.cast_unsigned().into()))?;
+        }
+        thread::scope(|scope| {
+            scope.spawn(|| bells.watch(stream));
+            let outcome = bells.answer();
+            let _ = stream.shutdown(Shutdown::Both);
+            outcome
+        })
     }
 
     fn next_arrival(&self) -> io::Result<(u64, Guest)> {

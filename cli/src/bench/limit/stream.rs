@@ -1,14 +1,15 @@
-//! The bare loop itself: lists of slices over blocking sockets, one thread a connection. Not which
-//! slices they are.
+//! The bare loop itself: lists of slices over blocking sockets, one thread a connection; or out of
+//! the other process's memory, where the sockets say no more than when. Not which slices they are.
 
 use std::io::{self, IoSlice, IoSliceMut, Read, Write};
 use std::net::{Shutdown, TcpStream};
-use std::sync::{Barrier, OnceLock};
-use std::thread;
 use std::time::{Duration, Instant};
 
-/// Entries of one vectored call at most: UIO_MAXIOV of readv(2).
-const VECTOR_LEN: usize = 1024;
+use super::foreign::Pull;
+use super::together::together;
+
+/// Entries of one vectored call at most: UIO_MAXIOV of readv(2) and process_vm_readv(2).
+pub(super) const VECTOR_LEN: usize = 1024;
 
 /// How long a connection may stand still before the measurement fails.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -17,12 +18,17 @@ const PATIENCE: Duration = Duration::from_secs(30);
 pub(super) enum Load<'a> {
     Send(Vec<Vec<IoSlice<'a>>>),
     Receive(Vec<Vec<IoSliceMut<'a>>>),
+    /// The other side reads this one's memory, by so many threads.
+    Lend(usize),
+    Pull(Vec<Pull<'a>>),
 }
 
 /// What one connection moves.
 enum Share<'a> {
     Send(Vec<IoSlice<'a>>),
     Receive(Vec<IoSliceMut<'a>>),
+    Lend,
+    Pull(Pull<'a>),
 }
 
 /// Which side begins.
@@ -77,43 +83,19 @@ pub(super) fn carry(
     let shares: Vec<Share<'_>> = match load {
         Load::Send(shares) => shares.into_iter().map(Share::Send).collect(),
         Load::Receive(shares) => shares.into_iter().map(Share::Receive).collect(),
+        Load::Lend(threads) => (0..threads).map(|_| Share::Lend).collect(),
+        Load::Pull(shares) => shares.into_iter().map(Share::Pull).collect(),
     };
-    let gate = Barrier::new(shares.len());
-    let failure = OnceLock::new();
-    let fail = |error| {
-        let _ = failure.set(error);
-        // The other threads wait for what will never come.
-        streams.iter().for_each(|stream| _ = stream.shutdown(Shutdown::Both));
-    };
-    let mut spent = Duration::ZERO;
-    thread::scope(|scope| {
-        let mut pairs = streams.iter().zip(shares);
-        let Some((first, first_share)) = pairs.next() else { return };
-        let others: Vec<_> = pairs
-            .map(|(stream, share)| {
-                let (gate, fail) = (&gate, &fail);
-                scope.spawn(move || {
-                    gate.wait();
-                    gate.wait();
-                    share.carry(stream, side).unwrap_or_else(fail);
-                })
-            })
-            .collect();
-        gate.wait();
-        ready().unwrap_or_else(fail);
-        let begin = Instant::now();
-        gate.wait();
-        first_share.carry(first, side).unwrap_or_else(fail);
-        // One that panicked has printed why, and the bytes are looked at.
-        others.into_iter().for_each(|other| _ = other.join());
-        spent = begin.elapsed();
-    });
-    failure.into_inner().map_or(Ok(spent), Err)
+    let pairs = streams.iter().zip(shares);
+    let jobs = pairs.map(|(stream, share)| move || share.carry(stream, side));
+    // The other threads wait for what will never come.
+    let abort = || streams.iter().for_each(|stream| _ = stream.shutdown(Shutdown::Both));
+    together(jobs, ready, abort)
 }
 
 impl Share<'_> {
     /// One rep of one connection: there the blocks, back a byte. A client that wants to receive
-    /// asks first.
+    /// asks first; but one that reads out of the other's memory asks nobody.
     fn carry(self, stream: &TcpStream, side: Side) -> io::Result<()> {
         match self {
             Self::Send(mut slices) => {
@@ -128,6 +110,17 @@ impl Share<'_> {
                     write_byte(stream)?;
                 }
                 receive(stream, &mut slices)?;
+                write_byte(stream)
+            }
+            Self::Lend if side == Side::Client => {
+                write_byte(stream)?;
+                read_byte(stream)
+            }
+            Self::Lend => Ok(()),
+            Self::Pull(pull) if side == Side::Client => pull.run(),
+            Self::Pull(pull) => {
+                read_byte(stream)?;
+                pull.run()?;
                 write_byte(stream)
             }
         }

@@ -8,10 +8,10 @@ use kvx::TransferOp;
 use super::super::shape::MAX_BLOCKS;
 use super::super::workload::{Blocks, Span};
 use super::memory::{Memory, shares};
-use super::message::Setup;
+use super::message::{Setup, answer, is_refusal, read_answer};
 use super::party::{Check, Party};
 use super::stream::{ReadUntil, Side};
-use super::{LimitClient, LimitServer, memcpy};
+use super::{Copier, Foreign, LimitClient, LimitServer, Means, Pages};
 
 const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
@@ -43,23 +43,38 @@ fn pair() -> (TcpStream, TcpStream) {
     (near, listener.accept().unwrap().0)
 }
 
-/// Every number of connections, both ways, several times in any order, and pings between.
+/// A client of a server whose clients move blocks over sockets.
+fn connect(address: SocketAddr, blocks: &Blocks, op: TransferOp) -> io::Result<LimitClient> {
+    let mut client = LimitClient::new(blocks, op)?;
+    client.connect(address, Means::Streams)?;
+    Ok(client)
+}
+
+/// Every number of connections, both ways and by all means, several times in any order, and pings
+/// between.
 fn measure(blocks: &Blocks) {
-    let (_server, port) = LimitServer::start(LOOPBACK).unwrap();
-    let address = SocketAddr::new(LOOPBACK, port);
     for op in [TransferOp::Write, TransferOp::Read] {
-        let mut client = LimitClient::connect(address, blocks, op).unwrap();
-        for connections in [1, 2, 4, 2, 1] {
-            client.rep(connections).unwrap();
-            client.check().unwrap();
+        for by_memory in [false, true] {
+            let mut client = LimitClient::new(blocks, op).unwrap();
+            let means = if by_memory { Means::Memory(client.lend()) } else { Means::Streams };
+            let (_server, port) = LimitServer::start(LOOPBACK, means).unwrap();
+            client.connect(SocketAddr::new(LOOPBACK, port), means).unwrap();
+            measure_with(&mut client);
         }
-        for _ in 0..3 {
-            client.ping().unwrap();
-        }
+    }
+}
+
+fn measure_with(client: &mut LimitClient) {
+    for connections in [1, 2, 4, 2, 1] {
+        client.rep(connections).unwrap();
         client.check().unwrap();
-        client.rep(3).unwrap();
+    }
+    for _ in 0..3 {
         client.ping().unwrap();
     }
+    client.check().unwrap();
+    client.rep(3).unwrap();
+    client.ping().unwrap();
 }
 
 #[test]
@@ -109,7 +124,7 @@ fn pairs_are_shared_out_in_order_and_evenly_by_bytes() {
 
 #[test]
 fn blocks_that_make_no_sense_are_refused() {
-    let (_server, port) = LimitServer::start(LOOPBACK).unwrap();
+    let (_server, port) = LimitServer::start(LOOPBACK, Means::Streams).unwrap();
     let address = SocketAddr::new(LOOPBACK, port);
     let good = blocks(&[10, 10], 0);
     let overlapping = Span { offset: good.target[0].offset + 9, len: 10 };
@@ -124,11 +139,11 @@ fn blocks_that_make_no_sense_are_refused() {
     ];
     for blocks in bad {
         for op in [TransferOp::Write, TransferOp::Read] {
-            assert!(LimitClient::connect(address, &blocks, op).is_err(), "{blocks:?}");
+            assert!(connect(address, &blocks, op).is_err(), "{blocks:?}");
         }
-        assert!(memcpy(&blocks).is_err(), "{blocks:?}");
+        assert!(Copier::new(&blocks, Pages::Any).is_err(), "{blocks:?}");
     }
-    LimitClient::connect(address, &good, TransferOp::Write).unwrap().rep(1).unwrap();
+    connect(address, &good, TransferOp::Write).unwrap().rep(1).unwrap();
 }
 
 #[test]
@@ -189,11 +204,11 @@ fn a_ping_whose_bytes_are_wrong_is_noticed_by_whoever_gets_them() {
 
 #[test]
 fn sessions_run_beside_each_other_and_strangers_disturb_none() {
-    let (server, port) = LimitServer::start(LOOPBACK).unwrap();
+    let (server, port) = LimitServer::start(LOOPBACK, Means::Streams).unwrap();
     let address = SocketAddr::new(LOOPBACK, port);
     let blocks = blocks(&[999; 50], 2);
-    let mut first = LimitClient::connect(address, &blocks, TransferOp::Write).unwrap();
-    let mut second = LimitClient::connect(address, &blocks, TransferOp::Read).unwrap();
+    let mut first = connect(address, &blocks, TransferOp::Write).unwrap();
+    let mut second = connect(address, &blocks, TransferOp::Read).unwrap();
     let mut stranger = TcpStream::connect(address).unwrap();
     stranger.write_all(b"GET / HTTP/1.1\r\n\r\n").unwrap();
     assert_eq!(stranger.read(&mut [0; 8]).unwrap_or(0), 0);
@@ -209,6 +224,56 @@ fn sessions_run_beside_each_other_and_strangers_disturb_none() {
 }
 
 #[test]
-fn memcpy_copies_every_byte() {
-    memcpy(&blocks(&[1, 70_000, 9, 4096], 3)).unwrap();
+fn memcpy_copies_every_byte_by_any_number_of_threads() {
+    for pages in [Pages::Any, Pages::Small] {
+        let mut copier = Copier::new(&blocks(&[1, 70_000, 9, 4096], 3), pages).unwrap();
+        for threads in [2, 1, 4, 1] {
+            copier.rep(threads).unwrap();
+        }
+        assert!(copier.rep(0).is_err() && copier.rep(5).is_err());
+    }
+}
+
+#[test]
+fn a_process_whose_memory_is_not_there_is_no_refusal() {
+    // Read by the server, and by the client.
+    for op in [TransferOp::Write, TransferOp::Read] {
+        let blocks = blocks(&[4096; 3], 1);
+        let mut client = LimitClient::new(&blocks, op).unwrap();
+        let len = client.lend().len;
+        let nowhere = Foreign { pid: std::process::id().cast_signed(), base: 4096, len };
+        let (_server, port) = LimitServer::start(LOOPBACK, Means::Memory(nowhere)).unwrap();
+        client.connect(SocketAddr::new(LOOPBACK, port), Means::Memory(nowhere)).unwrap();
+        match op {
+            TransferOp::Write => {
+                let error = client.rep(2).unwrap_err();
+                assert!(!is_refusal(&error), "{error}");
+                assert!(error.to_string().contains("Bad address"), "{error}");
+            }
+            // What the server said counts, not what it was told.
+            TransferOp::Read => drop(client.rep(2).unwrap()),
+        }
+    }
+}
+
+#[test]
+fn what_a_host_does_not_allow_is_told_as_such_over_the_connection() {
+    for kind in [io::ErrorKind::PermissionDenied, io::ErrorKind::Unsupported] {
+        let mut said = Vec::new();
+        answer(&mut said, &Err(kind.into())).unwrap();
+        assert!(is_refusal(&read_answer(&said[..]).unwrap_err()));
+    }
+    let mut said = Vec::new();
+    answer(&mut said, &Err(io::Error::other("no"))).unwrap();
+    assert!(!is_refusal(&read_answer(&said[..]).unwrap_err()));
+}
+
+#[test]
+fn only_memory_that_was_lent_is_read() {
+    let blocks = blocks(&[10, 10], 0);
+    let mut client = LimitClient::new(&blocks, TransferOp::Write).unwrap();
+    let short = Foreign { len: blocks.source_len as u64 - 1, ..client.lend() };
+    let (_server, port) = LimitServer::start(LOOPBACK, Means::Memory(short)).unwrap();
+    let error = client.connect(SocketAddr::new(LOOPBACK, port), Means::Memory(short)).unwrap_err();
+    assert!(error.to_string().contains("outside of the other side's memory"), "{error}");
 }

@@ -13,7 +13,7 @@ use rustix::process::{Signal, set_parent_process_death_signal};
 use super::super::Problem;
 use super::super::client::Client;
 use super::super::measure::prepare;
-use super::super::memory::Memory;
+use super::super::memory::{Memory, Owner};
 use super::super::shape::{Order, Shape, Side};
 use super::BEGUN;
 
@@ -58,8 +58,8 @@ fn move_on(
     tell: &Sender<Result<(), Problem>>,
 ) -> Result<Infallible, Problem> {
     let mut client = Client::connect(Engine::new(config)?, &peer.to_string())?;
-    let memory = Memory::new(client.engine(), SHAPE, Side::Initiator, op, SEED)?;
-    let ready = client.set_up(op, SHAPE, SEED, false)?;
+    let memory = Memory::new(client.engine(), Owner::Engine, SHAPE, Side::Initiator, op, SEED)?;
+    let ready = client.set_up(op, SHAPE, SEED, Owner::Engine, None)?;
     let (prepared, _) = prepare(op, &SHAPE, &memory, &ready, SEED)?;
     prepared.post(PostOptions::new())?.wait()?;
     let mut before = prepared.post(PostOptions::new())?;
