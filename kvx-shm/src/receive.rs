@@ -25,6 +25,9 @@ use crate::sys;
 /// Bytes that are copied to see which side's memory is missing, a call.
 const PROBE: usize = 4096;
 
+/// Where the reason is, which a peer's word is not taken for.
+const ITS_LOG: &str = "; its log says why, and kvx doctor there what to do";
+
 /// The receiving half.
 #[derive(Debug)]
 pub(crate) struct Receiver {
@@ -55,6 +58,9 @@ enum Setup {
     Answer(Greeting),
     /// This side reaches the other; whether the other does is to be said.
     Verdict(Box<Attached>),
+    /// It does not, for this reason, if the other side is still there to say so, too: one whose
+    /// connection was cut has nothing to be reached any more, and would have tomorrow.
+    Refused(LaneError),
     /// Both do.
     Done,
 }
@@ -162,22 +168,28 @@ impl Receiver {
 
     fn hear(&mut self, channel: &Channel, byte: u8) -> Result<(), LaneError> {
         match (&mut self.setup, byte) {
+            (Setup::Greeting(_, 0), REFUSED) => {
+                Err(unreachable(format!("the other side cannot share memory{ITS_LOG}")))
+            }
             (Setup::Greeting(greeting, have), _) => {
                 greeting[*have] = byte;
                 *have += 1;
                 if *have == GREETING {
                     let greeting = Greeting::read_from_bytes(&greeting[..])
                         .map_err(|_| unreachable("no greeting"))?;
-                    tell(channel, channel.answer(&greeting), READY)?;
-                    self.setup = Setup::Answer(greeting);
+                    let answered = channel.answer(&greeting);
+                    self.setup = tell(channel, answered.map(|()| Setup::Answer(greeting)), READY);
                 }
                 Ok(())
             }
             (Setup::Answer(greeting), READY) => {
-                let attached = tell(channel, channel.reach(greeting), FINE)?;
-                self.setup = Setup::Verdict(Box::new(attached));
+                let reached = channel.reach(greeting);
+                let next = reached.map(|attached| Setup::Verdict(Box::new(attached)));
+                self.setup = tell(channel, next, FINE);
                 Ok(())
             }
+            (Setup::Refused(why), REFUSED) => Err(why.clone()),
+            (Setup::Refused(_), READY | FINE) => Ok(()),
             (Setup::Verdict(_), FINE) => {
                 if let Setup::Verdict(attached) = std::mem::replace(&mut self.setup, Setup::Done) {
                     channel.attach(*attached);
@@ -185,7 +197,9 @@ impl Receiver {
                 Ok(())
             }
             (Setup::Answer(_) | Setup::Verdict(_), REFUSED) => {
-                Err(unreachable("the other side does not reach this one's memory"))
+                // So that it knows who was there.
+                let _ = channel.say(&[REFUSED]);
+                Err(unreachable(format!("the other side may not read this one's memory{ITS_LOG}")))
             }
             (Setup::Done, BELL) => Ok(()),
             (Setup::Done, SOURCE_GONE) => Err(LaneError::SourceGone),
@@ -457,12 +471,15 @@ impl Receiver {
     }
 }
 
-/// Says that something went well, or else that the lane is refused.
-fn tell<T>(channel: &Channel, done: Result<T, LaneError>, well: u8) -> Result<T, LaneError> {
-    let said = if done.is_ok() { well } else { REFUSED };
+/// Says that something went well, or else that the lane is refused; and what is due next.
+fn tell(channel: &Channel, next: Result<Setup, LaneError>, well: u8) -> Setup {
+    let (said, next) = match next {
+        Ok(next) => (well, next),
+        Err(why) => (REFUSED, Setup::Refused(why)),
+    };
     // A socket that is over says so itself, and before that what the other side has said.
     let _ = channel.say(&[said]);
-    done
+    next
 }
 
 /// A process that is gone, or another now, has ended its lanes.

@@ -5,7 +5,8 @@
 //! and a challenge. The other, if that is its own place too, writes its answer into its ring and says
 //! so ([`READY`]). Now each takes the other's ring out of that process, looks for the answer there,
 //! and reads it out of the process's memory: what a copy needs, the probe does. Then it says whether
-//! that went well ([`FINE`], [`REFUSED`]). A lane that was refused on one side is over on both.
+//! that went well ([`FINE`], [`REFUSED`]). A lane that was refused on one side is over on both, once each
+//! has said so.
 //!
 //! # Why the answer is in the ring
 //! A side that may read many processes must not be talked into reading another than the one that it
@@ -40,7 +41,7 @@ const MAGIC: [u8; 8] = *b"KVXSHM1\n";
 pub(crate) const READY: u8 = 5;
 /// Said once by each side after that: it reaches the other's memory.
 pub(crate) const FINE: u8 = 1;
-/// Said in its place: it does not.
+/// Said in place of either, and in answer to itself: it does not.
 pub(crate) const REFUSED: u8 = 2;
 /// Said any number of times after that: there is something in the ring, or room.
 pub(crate) const BELL: u8 = 3;
@@ -63,6 +64,14 @@ pub(crate) struct Greeting {
 
 /// Bytes of a greeting.
 pub(crate) const GREETING: usize = size_of::<Greeting>();
+
+impl Greeting {
+    /// The process that it names.
+    fn process(&self) -> Result<Pid, LaneError> {
+        let pid = Some(self.pid.get()).filter(|pid| *pid > 0);
+        pid.and_then(Pid::from_raw).ok_or_else(|| unreachable("it has no pid"))
+    }
+}
 
 /// What the halves of one lane share.
 #[derive(Debug)]
@@ -99,11 +108,25 @@ impl Channel {
     /// Makes this side's ring, and greets.
     ///
     /// # Errors
-    /// The kernel has no room, or the socket is over.
-    pub(crate) fn open(socket: Arc<OwnedFd>, key: LaneKey, dialed: bool) -> io::Result<Self> {
+    /// [`LaneError::Unreachable`]: this side cannot share memory, which the other has heard. Or the
+    /// socket is over.
+    pub(crate) fn open(
+        socket: Arc<OwnedFd>,
+        key: LaneKey,
+        dialed: bool,
+    ) -> Result<Self, LaneError> {
+        Self::prepare(Arc::clone(&socket), key, dialed)
+            .map_err(|error| {
+                let _ = say(&socket, &[REFUSED]);
+                refused("this side cannot share memory")(error)
+            })
+            .and_then(Self::greet)
+    }
+
+    fn prepare(socket: Arc<OwnedFd>, key: LaneKey, dialed: bool) -> io::Result<Self> {
         let mut challenge = [0; 16];
         getrandom::fill(&mut challenge).map_err(io::Error::other)?;
-        let channel = Self {
+        Ok(Self {
             socket,
             place: Place::here()?,
             key,
@@ -115,13 +138,16 @@ impl Channel {
             taken: AtomicU64::new(0),
             rung_asleep: AtomicU64::new(0),
             rung_full: AtomicU64::new(0),
-        };
-        let greeting = channel.greeting();
+        })
+    }
+
+    fn greet(self) -> Result<Self, LaneError> {
+        let said = self.say(self.greeting().as_bytes()).map_err(Arc::new)?;
         // A socket that has carried no more than a handshake has room for as much.
-        if channel.say(greeting.as_bytes())? < GREETING {
-            return Err(io::ErrorKind::WriteZero.into());
+        if said < GREETING {
+            return Err(Arc::new(io::Error::from(io::ErrorKind::WriteZero)).into());
         }
-        Ok(channel)
+        Ok(self)
     }
 
     fn greeting(&self) -> Greeting {
@@ -173,9 +199,8 @@ impl Channel {
     /// # Errors
     /// [`LaneError::Unreachable`], with the reason.
     pub(crate) fn reach(&self, greeting: &Greeting) -> Result<Attached, LaneError> {
-        let pid = greeting.pid.get();
-        let process = (pid > 0).then(|| Pid::from_raw(pid)).flatten();
-        let process = process.ok_or_else(|| unreachable("it has no pid"))?;
+        let process = greeting.process()?;
+        let pid = process.as_raw_nonzero().get();
         let held = pidfd_open(process, PidfdFlags::empty()).map_err(refused("pidfd_open"))?;
         let memfd = descriptor(&held, greeting.ring.get()).map_err(refused("pidfd_getfd"))?;
         // The owner of /proc/PID is the process's user, unless it may not be looked into at all.
@@ -234,8 +259,7 @@ impl Channel {
 
     /// Says something on the socket, never blocking.
     pub(crate) fn say(&self, bytes: &[u8]) -> io::Result<usize> {
-        let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
-        Ok(rustix::io::retry_on_intr(|| send(&self.socket, bytes, flags))?)
+        say(&self.socket, bytes)
     }
 }
 
@@ -272,6 +296,11 @@ pub(crate) fn descriptor(process: &OwnedFd, number: RawFd) -> io::Result<OwnedFd
         return Err(io::Error::from_raw_os_error(libc::EBADF));
     }
     Ok(pidfd_getfd(process, number, PidfdGetfdFlags::empty())?)
+}
+
+fn say(socket: &OwnedFd, bytes: &[u8]) -> io::Result<usize> {
+    let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+    Ok(rustix::io::retry_on_intr(|| send(socket, bytes, flags))?)
 }
 
 fn refused<E: std::fmt::Display>(what: &'static str) -> impl Fn(E) -> LaneError {

@@ -65,8 +65,7 @@ impl Transport for ShmTransport {
         rustix::io::ioctl_fionbio(&*socket, true).map_err(|errno| Arc::new(errno.into()))?;
         // Only TCP knows it, and needs it: a bell must not wait for more.
         let _ = sockopt::set_tcp_nodelay(&*socket, true);
-        let channel = Channel::open(Arc::clone(&socket), open.key, open.dialed);
-        let channel = Arc::new(channel.map_err(Arc::new)?);
+        let channel = Arc::new(Channel::open(Arc::clone(&socket), open.key, open.dialed)?);
         let sender = Box::new(Sender::new(Arc::clone(&channel)));
         let receiver = Box::new(Receiver::new(channel, Arc::clone(&self.mapped)));
         self.pool.open(open.lane, host, socket, sender, receiver)

@@ -153,7 +153,7 @@ fn who_has_another_key_is_not_reached() {
     let far = Arc::new(OwnedFd::from(far));
     let peer = Channel::open(far, LaneKey::new([4; 32]), false).unwrap();
     peer.answer(&Greeting::read_from_bytes(&greeting).unwrap()).unwrap();
-    peer.say(&[READY, FINE]).unwrap();
+    peer.say(&[READY, REFUSED]).unwrap();
     let mut left = 1;
     let mut receiver = Receiver::new(channel, Arc::default());
     let outcome = receiver.turn(&lane, &mut left, &mut Received::default());

@@ -12,6 +12,7 @@ use crate::scripted::*;
 
 const GREETING: usize = 72;
 const READY: u8 = 5;
+const FINE: u8 = 1;
 const REFUSED: u8 = 2;
 
 /// Where the fields of a greeting are.
@@ -57,6 +58,7 @@ impl Listener {
             listener.peer.write_all(&[READY]).unwrap();
             assert_eq!(listener.hear(), REFUSED);
         }
+        listener.peer.write_all(&[REFUSED]).unwrap();
         listener.host.wait_closed()
     }
 }
@@ -108,7 +110,54 @@ fn what_is_said_out_of_turn_ends_the_lane() {
     let mut listener = Listener::new();
     listener.peer.write_all(&listener.greeting).unwrap();
     listener.peer.write_all(&[REFUSED]).unwrap();
-    assert!(listener.host.wait_closed().contains("the other side does not reach"));
+    assert!(listener.host.wait_closed().contains("the other side may not read"));
+}
+
+#[test]
+fn who_cannot_share_memory_says_so_before_it_greets() {
+    let mut listener = Listener::new();
+    listener.peer.write_all(&[REFUSED]).unwrap();
+    assert!(listener.host.wait_closed().contains("the other side cannot share memory"));
+}
+
+/// Whose connection is cut may have let go of its ring, and is within reach all the same.
+#[test]
+fn who_is_not_there_any_more_is_not_out_of_reach() {
+    for leaves_early in [true, false] {
+        let mut listener = Listener::new();
+        let mut greeting = listener.greeting;
+        greeting[RING..RING + 4].copy_from_slice(&i32::MAX.to_le_bytes());
+        listener.peer.write_all(&greeting).unwrap();
+        listener.peer.write_all(&[READY, FINE]).unwrap();
+        if !leaves_early {
+            assert_eq!((listener.hear(), listener.hear()), (READY, REFUSED));
+        }
+        drop(listener.peer);
+        assert_eq!(listener.host.wait_closed(), "closed");
+    }
+}
+
+#[test]
+fn a_refusal_is_answered() {
+    let mut listener = Listener::new();
+    listener.peer.write_all(&listener.greeting).unwrap();
+    listener.peer.write_all(&[REFUSED]).unwrap();
+    assert_eq!((listener.hear(), listener.hear()), (READY, REFUSED));
+}
+
+/// Its refusal is there before the socket is found to be over.
+#[test]
+fn a_refusal_is_heard_from_a_side_that_has_left_already() {
+    for _ in 0..50 {
+        let mut listener = Listener::new();
+        let mut said = listener.greeting.to_vec();
+        said.extend([READY, REFUSED]);
+        listener.peer.write_all(&said).unwrap();
+        // Unread bytes make it a reset.
+        drop(listener.peer);
+        let cause = listener.host.wait_closed();
+        assert!(!cause.contains("os error"), "{cause}");
+    }
 }
 
 #[test]
