@@ -56,6 +56,7 @@ mod setup;
 mod shared;
 mod sys;
 mod transport;
+mod yama;
 
 pub use options::ShmOptions;
 pub use transport::ShmTransport;

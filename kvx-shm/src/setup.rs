@@ -33,6 +33,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 use crate::host::Place;
 use crate::ring::{Own, Theirs};
 use crate::sys::{Token, peek};
+use crate::yama;
 
 /// The first bytes of a lane's socket, with the version of what follows.
 const MAGIC: [u8; 8] = *b"KVXSHM1\n";
@@ -168,7 +169,7 @@ impl Channel {
         &self.socket
     }
 
-    /// Answers the other side's challenge.
+    /// Answers the other side's challenge, and lets it read this process's memory.
     ///
     /// # Errors
     /// [`LaneError::Unreachable`]: it is somewhere else.
@@ -182,6 +183,7 @@ impl Channel {
         if (greeting.pids_device.get(), greeting.pids_inode.get()) != self.place.pids {
             return Err(unreachable("it lives in another pid namespace"));
         }
+        yama::let_read(greeting.process()?);
         self.own.answer(&self.answer_of(self.dialed, &greeting.challenge));
         Ok(())
     }
