@@ -163,7 +163,9 @@ impl Channel {
     /// [`LaneError::Unreachable`], with the reason.
     pub(crate) fn reach(&self, greeting: &Greeting) -> Result<Attached, LaneError> {
         let pid = greeting.pid.get();
-        let process = Pid::from_raw(pid).ok_or_else(|| unreachable("it has no pid"))?;
+        // A negative one is no pid, and Pid does not take it.
+        let process = Some(pid).filter(|pid| *pid > 0).and_then(Pid::from_raw);
+        let process = process.ok_or_else(|| unreachable("it has no pid"))?;
         let pidfd = pidfd_open(process, PidfdFlags::empty()).map_err(refused("pidfd_open"))?;
         let memfd = pidfd_getfd(&pidfd, greeting.ring.get(), PidfdGetfdFlags::empty())
             .map_err(refused("pidfd_getfd"))?;

@@ -76,7 +76,10 @@ fn what_is_not_at_the_same_place_is_refused_before_anything_is_looked_at() {
 
 #[test]
 fn what_is_not_within_reach_is_refused_with_the_reason() {
-    assert_refused("it has no pid", |greeting| greeting[PID..RING].fill(0));
+    for pid in [0, -1, i32::MIN] {
+        let pid = pid.to_le_bytes();
+        assert_refused("it has no pid", |greeting| greeting[PID..RING].copy_from_slice(&pid));
+    }
     // No process has the highest pid there can be, and none as many descriptors.
     let highest = i32::MAX.to_le_bytes();
     assert_refused("pidfd_open", |greeting| greeting[PID..RING].copy_from_slice(&highest));
