@@ -158,7 +158,7 @@ impl Theirs {
     /// # Errors
     /// It has read what was never written.
     pub(crate) fn room(&self, at: u64) -> Result<u64, Violation> {
-        Ok(RING - within(at.wrapping_sub(self.load(CONSUMED)))?)
+        Ok(RING - (at - self.has_read(at)?))
     }
 
     /// Up to where it has read what this side has written up to `at`.
@@ -166,7 +166,10 @@ impl Theirs {
     /// # Errors
     /// It has read what was never written.
     pub(crate) fn has_read(&self, at: u64) -> Result<u64, Violation> {
-        Ok(at - (RING - self.room(at)?))
+        let read = self.load(CONSUMED);
+        // One before the first word is one too far, too: positions do not come round.
+        within(at.checked_sub(read).unwrap_or(u64::MAX))?;
+        Ok(read)
     }
 
     /// Copies the words from `at` on; the caller has seen that they can be read.
@@ -261,5 +264,8 @@ mod tests {
         assert_eq!(theirs.room(5).unwrap(), RING);
         assert_eq!(theirs.room(6).unwrap(), RING - 1);
         assert!(theirs.room(4).is_err(), "it has read what was never written");
+        own.release(u64::MAX);
+        assert!(theirs.has_read(20).is_err(), "it has read what was before the first word");
+        assert!(theirs.room(0).is_err());
     }
 }
