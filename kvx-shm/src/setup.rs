@@ -23,6 +23,7 @@ use std::sync::{Arc, OnceLock};
 
 use kvx_core::error::LaneError;
 use kvx_core::proto::LaneKey;
+use rustix::io::Errno;
 use rustix::net::{SendFlags, send};
 use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
 use zerocopy::little_endian::{I32, U64};
@@ -160,14 +161,16 @@ impl Channel {
     /// Reaches for the other side's memory.
     ///
     /// # Errors
-    /// [`LaneError::Unreachable`], with the reason.
+    /// [`LaneError::Unreachable`], with the reason; [`LaneError::Closed`] where it has died.
     pub(crate) fn reach(&self, greeting: &Greeting) -> Result<Attached, LaneError> {
         let pid = greeting.pid.get();
         // A negative one is no pid, and Pid does not take it.
         let process = Some(pid).filter(|pid| *pid > 0).and_then(Pid::from_raw);
         let process = process.ok_or_else(|| unreachable("it has no pid"))?;
         let pidfd = pidfd_open(process, PidfdFlags::empty()).map_err(refused("pidfd_open"))?;
-        let memfd = pidfd_getfd(&pidfd, greeting.ring.get(), PidfdGetfdFlags::empty())
+        let number = Some(greeting.ring.get()).filter(|number| *number >= 0);
+        let number = number.ok_or_else(|| unreachable("its ring has no descriptor"))?;
+        let memfd = pidfd_getfd(&pidfd, number, PidfdGetfdFlags::empty())
             .map_err(refused("pidfd_getfd"))?;
         // The owner of /proc/PID is the process's user, unless it may not be looked into at all.
         let user = fs::metadata(format!("/proc/{pid}")).map_err(refused("its user"))?.uid();
@@ -221,8 +224,16 @@ impl Channel {
     }
 }
 
-fn refused<E: std::fmt::Display>(what: &'static str) -> impl Fn(E) -> LaneError {
-    move |error| unreachable(format!("{what}: {error}"))
+/// What the kernel says of reaching for a process. One that has just died is no reason to do without
+/// the transport.
+fn refused<E: Into<io::Error>>(what: &'static str) -> impl Fn(E) -> LaneError {
+    move |error| {
+        let error: io::Error = error.into();
+        if error.raw_os_error() == Some(Errno::SRCH.raw_os_error()) {
+            return LaneError::Closed;
+        }
+        unreachable(format!("{what}: {error}"))
+    }
 }
 
 pub(crate) fn unreachable(why: impl Into<Arc<str>>) -> LaneError {

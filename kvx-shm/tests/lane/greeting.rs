@@ -82,8 +82,11 @@ fn what_is_not_within_reach_is_refused_with_the_reason() {
     }
     // No process has the highest pid there can be, and none as many descriptors.
     let highest = i32::MAX.to_le_bytes();
-    assert_refused("pidfd_open", |greeting| greeting[PID..RING].copy_from_slice(&highest));
+    // One that has died is not out of reach for ever.
+    assert_refused("closed", |greeting| greeting[PID..RING].copy_from_slice(&highest));
     assert_refused("pidfd_getfd", |greeting| greeting[RING..RING + 4].copy_from_slice(&highest));
+    let none = (-1_i32).to_le_bytes();
+    assert_refused("no descriptor", |greeting| greeting[RING..RING + 4].copy_from_slice(&none));
     let other = std::fs::File::open("/proc/self/exe").unwrap();
     let number = other.as_raw_fd().to_le_bytes();
     let no_ring = |greeting: &mut [u8; GREETING]| greeting[RING..RING + 4].copy_from_slice(&number);
