@@ -45,6 +45,8 @@ mod scripted;
 mod send;
 mod setup;
 mod sys;
+#[doc(hidden)]
+pub mod testing;
 mod transport;
 
 pub use options::ShmOptions;

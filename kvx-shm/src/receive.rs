@@ -147,7 +147,8 @@ impl Receiver {
         }
     }
 
-    fn hear(&mut self, channel: &Channel, byte: u8) -> Result<(), LaneError> {
+    /// Hears a byte of the socket.
+    pub(crate) fn hear(&mut self, channel: &Channel, byte: u8) -> Result<(), LaneError> {
         match (&mut self.setup, byte) {
             (Setup::Greeting(greeting, have), _) => {
                 greeting[*have] = byte;
