@@ -130,11 +130,14 @@ impl Service {
         }
     }
 
-    /// `engine name= [deadline= ms] [bind=] [advertise=] [lanes=] [peer_timeout= ms]
-    /// [metadata_auth=]`
+    /// `engine name= [transports=shm,tcp] [deadline= ms] [bind=] [advertise=] [lanes=]
+    /// [peer_timeout= ms] [metadata_auth=]`. `peer_timeout` is TCP's, and brings its own transport.
     fn build(&mut self, command: &Line) -> Result<String> {
         let mut config = Config::default().name(command.get("name"));
         config = config.deadline(command.millis("deadline").unwrap_or(Duration::from_secs(20)));
+        if let Some(transports) = command.find("transports") {
+            config = config.transports(transports.split(',').map(|kind| kind.parse().unwrap()));
+        }
         if let Some(bind) = command.find_number("bind") {
             config = config.bind(bind);
         }

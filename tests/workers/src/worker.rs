@@ -144,7 +144,7 @@ impl Worker {
             if self
                 .threads("comm")
                 .zip(self.threads("syscall"))
-                .all(|(name, call)| !name.starts_with("kvx-tcp") || !call.starts_with("-1 "))
+                .all(|(name, call)| !copies(&name) || !call.starts_with("-1 "))
             {
                 return;
             }
@@ -213,6 +213,11 @@ impl Worker {
             .into_iter()
             .map(move |task| std::fs::read_to_string(task.join(&file)).unwrap_or_default())
     }
+}
+
+/// Whether a thread of this name copies payload.
+fn copies(thread: &str) -> bool {
+    ["kvx-tcp", "kvx-shm"].iter().any(|pool| thread.starts_with(pool))
 }
 
 /// Watches memory of processes from outside, for 3 s, which they need not run for: every byte must
