@@ -72,6 +72,12 @@ impl Greeted {
         Ok(Self { stream, claim, key, own, theirs })
     }
 
+    /// Puts the right answer into other shared memory, too, if it is long enough.
+    fn answer_in(&self, memfd: &OwnedFd) -> rustix::io::Result<()> {
+        let answer = words(&self.own).map(u64::to_ne_bytes).concat();
+        rustix::io::pwrite(memfd, &answer, 8 * Rings::ANSWER as u64).map(drop)
+    }
+
     /// Greets so, and says to have answered: what comes of it.
     fn end(mut self, control: &mut Control, greeting: &Greeting) -> Result<Answer> {
         // It may have hung up before all is said.
@@ -208,22 +214,30 @@ fn false_rings(scene: &mut Scene<'_>) -> Result<()> {
         ("a ring that can be cut", whole, SealFlags::GROW | SealFlags::FUTURE_WRITE),
         ("a ring that can grow", whole, SealFlags::SHRINK | SealFlags::FUTURE_WRITE),
         ("a ring that others can write", whole, some),
-        ("a ring of no bytes", 0, all),
+        ("a ring of a page", 4096, all),
         ("a ring that is too short", whole - 4096, all),
         ("a ring that is too long", whole + 4096, all),
-        ("a ring of 4 TiB", 1 << 42, all),
-        // Sealed and of the right size: all that it lacks is the answer.
-        ("a ring of zeros", whole, all),
+        ("a ring of 4 GiB", 1 << 32, all),
     ] {
-        let memfd = memfd(len, seals)?;
-        strike(scene, what, |greeting, _| greeting.ring = ring(&memfd))?;
+        let memfd = memfd(len)?;
+        strike(scene, what, |greeting, lane| {
+            // All else is right.
+            let _ = lane.answer_in(&memfd);
+            let _ = fcntl_add_seals(&memfd, seals);
+            greeting.ring = ring(&memfd);
+        })?;
     }
     if rustix::process::geteuid().is_root() {
-        let foreign = memfd(whole, SealFlags::empty())?;
+        let foreign = memfd(whole)?;
         fchown(&foreign, Some(Uid::from_raw(65_534)), None).map_err(io::Error::from)?;
-        fcntl_add_seals(&foreign, all).map_err(io::Error::from)?;
-        strike(scene, "another user's ring", |greeting, _| greeting.ring = ring(&foreign))?;
+        strike(scene, "another user's ring", |greeting, lane| {
+            let _ = lane.answer_in(&foreign);
+            let _ = fcntl_add_seals(&foreign, all);
+            greeting.ring = ring(&foreign);
+        })?;
     }
+    let zeros = ForgedRing::new(Rings::PAGE + Rings::RING)?;
+    strike(scene, "a ring of zeros", |greeting, _| greeting.ring = zeros.number().into())?;
     strike(scene, "an answer that is off by a bit", |_, lane| {
         lane.own.words()[Rings::ANSWER].fetch_xor(1, Ordering::SeqCst);
     })?;
@@ -258,11 +272,10 @@ fn false_rings(scene: &mut Scene<'_>) -> Result<()> {
     Ok(())
 }
 
-fn memfd(len: u64, seals: SealFlags) -> Result<OwnedFd> {
+fn memfd(len: u64) -> Result<OwnedFd> {
     let memfd = memfd_create("hostile", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING);
     let memfd = memfd.map_err(io::Error::from)?;
     ftruncate(&memfd, len).map_err(io::Error::from)?;
-    fcntl_add_seals(&memfd, seals).map_err(io::Error::from)?;
     Ok(memfd)
 }
 

@@ -32,6 +32,7 @@ macro_rules! over_each_transport {
     };
 }
 
+pub mod container;
 pub mod content;
 pub mod line;
 pub mod namespace;
