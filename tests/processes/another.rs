@@ -18,7 +18,7 @@ const OTHERS: u8 = 0xee;
 fn what_a_process_runs_instead_is_not_read_for_what_it_has_sent() {
     let executable = || same_addresses(Command::new(std::env::current_exe().unwrap()));
     let mut scene = Scene::new("exec", executable(), executable());
-    scene.owner.tell("exec");
+    scene.owner.must("exec");
     scene.owner.must("engine name=another transports=shm");
     scene.owner.must(&format!("alloc name=source len={LEN}"));
     scene.owner.must(&format!("fill name=source byte={OTHERS}"));

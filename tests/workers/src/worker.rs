@@ -134,6 +134,7 @@ impl Worker {
         // Who is waited for below may not have been yet, so that no pid is another's.
         if self.process != Pid::from_child(&self.child) {
             let _ = kill_process(self.process, Signal::KILL);
+            let _ = kill_process(Pid::from_child(&self.child), Signal::CONT);
             let _ = self.child.wait();
         }
         let _ = self.child.kill();
@@ -164,7 +165,9 @@ impl Worker {
 
     /// SIGCONT.
     pub fn resume(&self) {
-        kill_process(self.pid(), Signal::CONT).unwrap();
+        kill_process(self.process, Signal::CONT).unwrap();
+        // Who waits for it may have stopped as it did.
+        let _ = kill_process(Pid::from_child(&self.child), Signal::CONT);
     }
 
     /// Ends the worker's input, and with it the worker.

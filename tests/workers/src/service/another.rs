@@ -4,6 +4,7 @@ use std::os::unix::process::CommandExt;
 use std::process::Command;
 
 use crate::container::CONTAINED;
+use crate::worker::MARK;
 
 /// `keep`: a child keeps all descriptors open, and does nothing, until its pid namespace ends or, if
 /// it shares that of the test, until the worker does.
@@ -25,8 +26,10 @@ pub(super) fn keep() -> String {
     "ok".to_owned()
 }
 
-/// `exec`: the process becomes a worker anew, without an engine. It gives no answer.
+/// `exec`: the process becomes a worker anew, without an engine. It answers before: a command that
+/// came earlier would be read by the one that goes.
 pub(super) fn exec() -> ! {
+    println!("\n{MARK}ok");
     let mut command = Command::new("/proc/self/exe");
     let failed = command.args(std::env::args_os().skip(1)).exec();
     panic!("{failed}");
