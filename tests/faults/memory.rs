@@ -16,6 +16,8 @@ use crate::row::Row;
 use crate::stage::{ON_ONE_HOST, Stage, seed};
 
 const LEN: u64 = 8 << 20;
+/// What is moved where the speed of it does not matter.
+const LITTLE: u64 = 256 << 10;
 
 fn stage(case: &str) -> Stage {
     let executable = || Command::new(std::env::current_exe().unwrap());
@@ -141,22 +143,24 @@ fn a_peer_without_descriptors_for_rings_has_an_error_or_takes_another_way() {
         let executable = || Command::new(std::env::current_exe().unwrap());
         Stage::by(executable, "ringless", ON_ONE_HOST, ON_ONE_HOST)
     };
-    stage.victim.must(&format!("alloc name=target len={LEN}"));
+    stage.victim.must(&format!("alloc name=target len={LITTLE}"));
     let row = Row::new("a peer with few descriptors left", "an error or whole; peers served")
         .allows(|allows| allows.descriptors = 4);
     row.play(&mut stage, |stage| {
-        for left in 0..6 {
+        for left in 0..8 {
             let name = format!("poor-{left}");
-            let mut poor = peer(stage, &name, ON_ONE_HOST, "target");
+            let mut poor = stage.third(&name, ON_ONE_HOST);
+            poor.must(&format!("alloc name=memory len={LITTLE} rights=none"));
             poor.must("fill name=memory seed=3");
             let maximum = getrlimit(Resource::Nofile).maximum;
             let limit = Rlimit { current: Some(256), maximum };
             prlimit(Some(poor.pid()), Resource::Nofile, limit).unwrap();
-            // So that its control connection is there, and no lane.
-            poor.must("notify peer=victim from=0 to=1");
             poor.must(&format!("hoard leave={left}"));
+            let blob = stage.victim.must("blob names=target");
+            poor.must(&format!("add peer=victim blob={}", blob.get("blob")));
             stage.victim.must(&format!("fill name=target byte={POISON}"));
-            let tried = poor.ask(&post("write", LEN, 1000)).and_then(|_| poor.ask("wait id=it"));
+            let tried = poor.ask(&post("write", LITTLE, 1000)).and_then(|_| poor.ask("wait id=it"));
+            eprintln!("LEFT {left} {tried:?}");
             match tried {
                 Ok(_) => written(stage, 3),
                 Err(failure) => {
@@ -166,13 +170,13 @@ fn a_peer_without_descriptors_for_rings_has_an_error_or_takes_another_way() {
                 }
             }
             poor.must("unhoard");
-            poor.must(&post("write", LEN, LONG));
+            poor.must(&post("write", LITTLE, LONG));
             poor.must("wait id=it");
             written(stage, 3);
             poor.must("shutdown");
         }
         stage.wait_served(1);
-        6
+        8
     });
 }
 
