@@ -14,7 +14,7 @@ const PID: std::ops::Range<usize> = 40..44;
 /// The first byte chooses which of the two the rest is.
 pub fn run(bytes: &[u8]) {
     match bytes.split_first() {
-        Some((first, rest)) if first % 2 == 0 => message(rest),
+        Some((first, rest)) if first.is_multiple_of(2) => message(rest),
         Some((_, rest)) => conversation(rest),
         None => {}
     }
@@ -42,7 +42,8 @@ fn message(bytes: &[u8]) {
 /// must not reach into others.
 fn conversation(bytes: &[u8]) {
     let Ok((near, mut far)) = UnixStream::pair() else { return };
-    let Ok(mut lane) = SettingUp::new(near.into(), LaneKey::new([7; 32]), bytes.len() % 2 == 0)
+    let Ok(mut lane) =
+        SettingUp::new(near.into(), LaneKey::new([7; 32]), bytes.len().is_multiple_of(2))
     else {
         return;
     };
