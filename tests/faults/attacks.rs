@@ -94,7 +94,7 @@ rows! {
     Once over_shm_frames_that_break_a_rule_end_their_lane with ON_ONE_HOST:
         "bad-headers", "bad-tables", "unasked-read-data", "read-beyond-credit";
     Twice over_shm_floods_are_borne_or_ended with ON_ONE_HOST:
-        "contradictions", "many-gaps", "lane-flood", "lane-churn", "never-reads";
+        "contradictions", "many-gaps", "lane-flood", "lane-churn";
 }
 
 /// How often a row is played.

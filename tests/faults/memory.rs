@@ -44,7 +44,7 @@ fn post(op: &str, len: u64, deadline: u64) -> String {
 #[test]
 fn memory_that_vanishes_under_either_side_is_an_error_and_harms_nobody() {
     let mut stage = stage("vanishing");
-    let rounds = from_env("KVX_FAULT_ROUNDS", 16).div_ceil(2);
+    let rounds = from_env("KVX_FAULT_ROUNDS", 16).div_ceil(4);
     let mut random = Random::new(seed());
     for (fault, op, operation) in [
         ("a peer's source unmapped under its WRITE", "write", "Write"),

@@ -151,7 +151,7 @@ fn messages(scene: &mut Scene<'_>) -> Result<()> {
         open.say(&words)?;
         open.must_end(scene, &format!("a message of {len} words"))?;
     }
-    let payload = vec![0xe1_u8; 64];
+    let payload = [0xe1_u8; 64];
     let at = payload.as_ptr().expose_provenance() as u64;
     for (what, sources) in [
         ("a payload at no place", vec![]),
@@ -237,7 +237,7 @@ fn changing_messages(scene: &mut Scene<'_>) -> Result<()> {
 }
 
 fn named_memory(scene: &mut Scene<'_>) -> Result<()> {
-    let payload = vec![0xe1_u8; 64];
+    let payload = [0xe1_u8; 64];
     let at = payload.as_ptr().expose_provenance() as u64;
     let kernel = 0xffff_8880_0000_0000;
     for (what, sources) in [
@@ -265,8 +265,6 @@ fn named_memory(scene: &mut Scene<'_>) -> Result<()> {
     let sources: Vec<(u64, u64)> = (0..1024).map(|page| (page << 12, 4)).collect();
     open.say(&message(&frame, &sources))?;
     open.must_end(scene, "a thousand places that are not there")?;
-    // Memory of the victim's user that was given away for WRITE only is no place to read from,
-    // whoever names it: sources are the attacker's own addresses.
     for _ in 0..scene.pace.flood(500).clamp(4, 40) {
         let mut open = Open::new(scene)?;
         let frame = open.write(scene, len);
@@ -319,7 +317,7 @@ fn never_released(scene: &mut Scene<'_>) -> Result<()> {
 fn bells(scene: &mut Scene<'_>) -> Result<()> {
     // No bell: nobody has to look.
     let mut open = Open::new(scene)?;
-    let payload = vec![0xe1_u8; 64];
+    let payload = [0xe1_u8; 64];
     let at = payload.as_ptr().expose_provenance() as u64;
     let frame = open.write(scene, 64);
     open.lane.rings()?.write(&message(&frame, &[(at, 64)]));
