@@ -53,6 +53,9 @@ pub(crate) fn attend(lane: &SocketLane, timeout: Option<Duration>, is_over: &mut
         Attended { lane, socket: &socket, bell: &bell, until, is_looking: false, has_slept: false };
     let mut more = false;
     while attended.wait(more, || is_over(&mut cx)).is_continue() && state.ending().is_none() {
+        // Whoever receives looks, until it says that it sleeps: the bell that it has heard rings for
+        // nothing else until then.
+        attended.start_looking();
         more = see_to(lane);
         if state.waits_for_memory() {
             // Its provider rings the I/O thread, and poll would not sleep while bytes are there.
@@ -121,15 +124,19 @@ impl Attended<'_> {
         if self.lane.sight().is_none() {
             return false;
         }
-        if !mem::replace(&mut self.is_looking, true) {
-            self.lane.look();
-        }
+        self.start_looking();
         while Instant::now() < until {
             if glance(|| self.lane.sees() || !self.bell.asleep.load(Ordering::Relaxed)) {
                 return true;
             }
         }
         self.stop_looking()
+    }
+
+    fn start_looking(&mut self) {
+        if !mem::replace(&mut self.is_looking, true) {
+            self.lane.look();
+        }
     }
 
     /// From now on the socket tells. Whether there is something of which it does not.

@@ -7,6 +7,7 @@ use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::task::Waker;
+use std::thread;
 use std::time::Duration;
 
 use kvx_core::error::{LaneError, Refusal, Violation};
@@ -36,6 +37,8 @@ struct Memory {
     told: AtomicU64,
     /// Somebody has ended a look that nobody has begun.
     unpaired: AtomicBool,
+    /// Somebody has received, and so perhaps heard the bell, who was not looking.
+    unseeing: AtomicBool,
     waiting: Mutex<Option<Waker>>,
     changed: Condvar,
 }
@@ -66,6 +69,7 @@ impl Memory {
         self.wait_until(Self::is_received);
         assert!(self.told.load(Ordering::SeqCst) <= bells);
         assert!(!self.unpaired.load(Ordering::SeqCst));
+        assert!(!self.unseeing.load(Ordering::SeqCst));
     }
 
     fn tell(&self) {
@@ -122,6 +126,9 @@ impl ReceiveHalf for Half {
         received: &mut Received,
     ) -> Result<(), LaneError> {
         let Self(memory, socket) = self;
+        if memory.lookers.load(Ordering::SeqCst) == 0 {
+            memory.unseeing.store(true, Ordering::SeqCst);
+        }
         let mut told = [0; 8];
         if let Ok((bytes, _)) = recv(socket, &mut told, RecvFlags::DONTWAIT) {
             memory.told.fetch_add(bytes as u64, Ordering::SeqCst);
@@ -223,11 +230,18 @@ fn a_thread_that_attends_sees_it_too_and_has_the_lane_sleep_when_it_goes() {
         let stage = Stage::new();
         let memory = &stage.memory;
         memory.comes_late.store(comes_late, Ordering::SeqCst);
-        stage.begin();
-        stage.lane.attend(Some(HUNG), &mut |cx| {
-            *memory.waiting.lock().unwrap() = Some(cx.waker().clone());
-            // It leaves halfway: the rest is the I/O thread's.
-            memory.received.load(Ordering::SeqCst) >= ARRIVALS / 2
+        let before = memory.sleeps.load(Ordering::SeqCst);
+        thread::scope(|scope| {
+            // Its bell is heard by the one who attends, asleep.
+            scope.spawn(|| {
+                memory.wait_until(|memory| memory.sleeps.load(Ordering::SeqCst) > before);
+                stage.begin();
+            });
+            stage.lane.attend(Some(HUNG), &mut |cx| {
+                *memory.waiting.lock().unwrap() = Some(cx.waker().clone());
+                // It leaves halfway: the rest is the I/O thread's.
+                memory.received.load(Ordering::SeqCst) >= ARRIVALS / 2
+            });
         });
         if memory.lookers.load(Ordering::SeqCst) == 0 {
             stage.begin();
