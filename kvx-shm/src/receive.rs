@@ -18,7 +18,8 @@ use crate::copy::copy;
 use crate::message::{Kind, Message};
 use crate::pools::{Mapped, Pools};
 use crate::setup::{
-    Attached, BELL, Channel, FINE, GREETING, Greeting, READY, REFUSED, SOURCE_GONE, unreachable,
+    Attached, BELL, Channel, FINE, GREETING, Greeting, READY, REFUSED, RingSight, SOURCE_GONE,
+    unreachable,
 };
 use crate::sys;
 
@@ -141,7 +142,7 @@ impl ReceiveHalf for Receiver {
     }
 
     fn sight(&self) -> Option<Arc<dyn Sight>> {
-        self.channel.clone().map(|channel| channel as _)
+        self.channel.as_ref().map(|channel| Arc::new(RingSight::of(channel)) as _)
     }
 }
 

@@ -20,7 +20,7 @@ use std::io;
 use std::os::fd::{OwnedFd, RawFd};
 use std::os::unix::fs::MetadataExt;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, Weak};
 
 use kvx_core::error::LaneError;
 use kvx_core::proto::LaneKey;
@@ -254,6 +254,13 @@ impl Channel {
         }
     }
 
+    /// Whether there is a message that was not taken.
+    fn has_arrived(&self) -> bool {
+        // What cannot be is found out by who takes it.
+        let taken = self.taken.load(Ordering::Relaxed);
+        self.attached().is_some_and(|side| !matches!(side.theirs.readable(taken), Ok(0)))
+    }
+
     /// All messages up to this position were taken.
     pub(crate) fn has_taken(&self, position: u64) {
         self.taken.store(position, Ordering::Relaxed);
@@ -265,27 +272,40 @@ impl Channel {
     }
 }
 
-impl Sight for Channel {
+/// Sees messages in the other side's ring, as long as the lane has its own.
+#[derive(Debug)]
+pub(crate) struct RingSight(Weak<Channel>);
+
+impl RingSight {
+    pub(crate) fn of(channel: &Arc<Channel>) -> Self {
+        Self(Arc::downgrade(channel))
+    }
+}
+
+impl Sight for RingSight {
     fn has_arrived(&self) -> bool {
-        // What cannot be is found out by who takes it.
-        let taken = self.taken.load(Ordering::Relaxed);
-        self.attached().is_some_and(|side| !matches!(side.theirs.readable(taken), Ok(0)))
+        self.0.upgrade().is_some_and(|channel| channel.has_arrived())
     }
 
     fn look(&self) {
-        if self.lookers.fetch_add(1, Ordering::SeqCst) == 0 {
-            self.own.mark_awake();
+        if let Some(channel) = self.0.upgrade()
+            && channel.lookers.fetch_add(1, Ordering::SeqCst) == 0
+        {
+            channel.own.mark_awake();
         }
     }
 
     fn sleep(&self) -> bool {
+        let Some(channel) = self.0.upgrade() else {
+            return false;
+        };
         // Should another begin to look before the mark is left: it leaves one, too, when it sleeps,
         // and a bell too many is no harm.
-        if self.lookers.fetch_sub(1, Ordering::SeqCst) > 1 {
+        if channel.lookers.fetch_sub(1, Ordering::SeqCst) > 1 {
             return false;
         }
-        self.own.mark_asleep();
-        self.has_arrived()
+        channel.own.mark_asleep();
+        channel.has_arrived()
     }
 }
 

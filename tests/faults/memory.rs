@@ -16,20 +16,22 @@ use crate::row::Row;
 use crate::stage::{ON_ONE_HOST, Stage, seed};
 
 const LEN: u64 = 8 << 20;
+/// Of memory that is its user's to unmap; what the engine allocated is not.
+const CALLERS: &str = "canary=4096";
 /// What is moved where the speed of it does not matter.
 const LITTLE: u64 = 256 << 10;
 
 fn stage(case: &str) -> Stage {
     let executable = || Command::new(std::env::current_exe().unwrap());
     let mut stage = Stage::by(executable, case, "transports=shm", "transports=shm");
-    stage.victim.must(&format!("alloc name=target len={LEN}"));
+    stage.victim.must(&format!("alloc name=target len={LEN} {CALLERS}"));
     stage
 }
 
 /// A peer that knows the victim's memory of this name, with memory of its own.
 fn peer(stage: &mut Stage, name: &str, options: &str, target: &str) -> Worker {
     let mut peer = stage.third(name, options);
-    peer.must(&format!("alloc name=memory len={LEN} rights=none"));
+    peer.must(&format!("alloc name=memory len={LEN} rights=none {CALLERS}"));
     let blob = stage.victim.must(&format!("blob names={target}"));
     peer.must(&format!("add peer=victim blob={}", blob.get("blob")));
     peer
@@ -64,7 +66,7 @@ fn memory_that_vanishes_under_either_side_is_an_error_and_harms_nobody() {
                     failed += 1;
                 }
                 // With other memory it goes on.
-                peer.must(&format!("alloc name=memory len={LEN} rights=none"));
+                peer.must(&format!("alloc name=memory len={LEN} rights=none {CALLERS}"));
                 peer.must(&post(op, LEN, LONG));
                 peer.must("wait id=it");
                 peer.must("shutdown");
@@ -80,7 +82,7 @@ fn memory_that_vanishes_under_either_side_is_an_error_and_harms_nobody() {
         Row::new(fault, "an error by the deadline; peers served").play(&mut stage, |stage| {
             let mut failed = 0;
             for _ in 0..rounds {
-                stage.victim.must(&format!("alloc name=lost len={LEN}"));
+                stage.victim.must(&format!("alloc name=lost len={LEN} {CALLERS}"));
                 let mut peer = peer(stage, "careful", "transports=shm", "lost");
                 peer.must(&post(op, 64, LONG));
                 peer.must("wait id=it");

@@ -16,7 +16,7 @@ use rustix::process::{Pid, Signal, Uid, getppid, kill_process};
 use zerocopy::IntoBytes;
 
 use crate::Attack;
-use crate::connection::{Claim, Control, Gone, Greeting, Lane, Result, Rings, Stream};
+use crate::connection::{Claim, Control, Gone, Greeting, Lane, PATIENCE, Result, Rings, Stream};
 use crate::connection::{put_answer, say};
 use crate::outcome::Answer;
 use crate::scene::Scene;
@@ -83,6 +83,13 @@ impl Greeted {
         // It may have hung up before all is said.
         let _ = self.stream.send(greeting.as_bytes());
         let _ = self.stream.send(&[say::READY]);
+        // A refusal counts once it is answered.
+        while let Ok(Some(said)) = self.stream.take(1, PATIENCE) {
+            if said == [say::REFUSED] {
+                let _ = self.stream.send(&[say::REFUSED]);
+                break;
+            }
+        }
         Lane::over(self.stream, None, self.claim.lane).end(control)
     }
 }
