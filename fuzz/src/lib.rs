@@ -24,6 +24,7 @@ pub mod metadata;
 pub mod peer;
 pub mod plan;
 pub mod registry;
+pub mod ring;
 pub mod slots;
 
 #[cfg(test)]
@@ -38,7 +39,7 @@ pub use libfuzzer_sys;
 pub type Target = (&'static str, fn(&[u8]));
 
 /// Every target. Each has a program of its name in `fuzz_targets/` and a folder in `corpus/`.
-pub const TARGETS: [Target; 14] = [
+pub const TARGETS: [Target; 15] = [
     ("blocks", blocks::run),
     ("config", config::run),
     ("frame", frame::run),
@@ -52,6 +53,7 @@ pub const TARGETS: [Target; 14] = [
     ("peer", peer::run),
     ("plan", plan::run),
     ("registry", registry::run),
+    ("ring", ring::run),
     ("slots", slots::run),
 ];
 

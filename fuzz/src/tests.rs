@@ -46,6 +46,7 @@ tests!(
     peer,
     plan,
     registry,
+    ring,
     slots
 );
 

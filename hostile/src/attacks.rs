@@ -8,6 +8,7 @@ mod directory;
 mod floods;
 mod frames;
 mod grants;
+mod greetings;
 mod handshakes;
 mod lanes;
 mod listening;
@@ -15,6 +16,7 @@ mod memory;
 mod noise;
 mod notifications;
 mod publishing;
+mod rings;
 mod stalls;
 mod transfers;
 
@@ -37,6 +39,8 @@ pub(crate) const ALL: &[&[Attack]] = &[
     stalls::ATTACKS,
     noise::ATTACKS,
     listening::ATTACKS,
+    greetings::ATTACKS,
+    rings::ATTACKS,
 ];
 
 /// Bytes at the start of a writable region that attacks may write.

@@ -3,6 +3,7 @@
 
 mod control;
 mod lane;
+mod ring;
 mod stream;
 
 use std::fmt;
@@ -18,6 +19,7 @@ use crate::random;
 
 pub(crate) use control::{Control, Recording};
 pub(crate) use lane::{Claim, Lane};
+pub(crate) use ring::{Greeting, Rings, message, put_answer, say};
 pub(crate) use stream::{PATIENCE, Stream};
 
 /// Why a connection is of no more use.
@@ -87,6 +89,8 @@ pub(crate) struct Me {
     pub(crate) name: Arc<str>,
     pub(crate) addresses: Vec<SocketAddr>,
     pub(crate) notification_window: u64,
+    /// What it offers.
+    pub(crate) transports: Vec<TransportKind>,
 }
 
 impl Me {
@@ -99,6 +103,7 @@ impl Me {
             name: format!("hostile-{engine}").into(),
             addresses: Vec::new(),
             notification_window: 16 << 20,
+            transports: vec![TransportKind::Tcp],
         })
     }
 
@@ -108,13 +113,15 @@ impl Me {
             incarnation: self.incarnation,
             name: Arc::clone(&self.name),
             addresses: self.addresses.clone(),
-            transports: vec![TransportOffer {
-                code: TransportKind::Tcp.code(),
-                operations: Operations::WRITE | Operations::READ | Operations::OWNER_CHECKS,
-            }],
+            transports: self.transports.iter().map(offer).collect(),
             notification_window: self.notification_window,
         }
     }
+}
+
+fn offer(kind: &TransportKind) -> TransportOffer {
+    let operations = Operations::WRITE | Operations::READ | Operations::OWNER_CHECKS;
+    TransportOffer { code: kind.code(), operations }
 }
 
 /// The name of a refusal, without its details.

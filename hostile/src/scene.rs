@@ -4,6 +4,7 @@ use kvx_core::error::Refusal;
 use kvx_core::id::TransferId;
 use kvx_core::region::Rights;
 use kvx_core::time::Time;
+use kvx_core::transport::TransportKind;
 use kvx_core::wire::metadata::RegionDescription;
 use std::time::Duration;
 
@@ -36,7 +37,16 @@ impl<'a> Scene<'a> {
 
     /// A control connection of somebody new, on which both sides have said Resume.
     pub(crate) fn enter(&mut self) -> Result<Control> {
-        self.enter_as(Me::new()?)
+        self.enter_as(self.somebody()?)
+    }
+
+    /// Somebody new, who offers the transport that lanes are opened over, and TCP.
+    pub(crate) fn somebody(&self) -> Result<Me> {
+        let mut me = Me::new()?;
+        if self.target.transport != TransportKind::Tcp {
+            me.transports.push(self.target.transport);
+        }
+        Ok(me)
     }
 
     /// A control connection under this name.

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use kvx_core::id::{EngineId, Incarnation, RegionId, SessionKey};
 use kvx_core::proto::{Auth, AuthKey};
 use kvx_core::region::Rights;
+use kvx_core::transport::TransportKind;
 use kvx_core::wire::WireError;
 use kvx_core::wire::metadata::{Metadata, MetadataSecret, RegionDescription};
 
@@ -29,6 +30,9 @@ pub struct Target {
     pub other: Option<Other>,
     /// Makes the victim's user do what some attacks wait for.
     pub user: Option<User>,
+    /// What lanes are opened over where the attack itself does not say. Over anything but TCP the
+    /// attacker offers both.
+    pub transport: TransportKind,
 }
 
 /// Carries out what an attack asks the victim's user for, from the attacker's thread.
@@ -70,6 +74,7 @@ impl Target {
             hidden: Vec::new(),
             other: None,
             user: None,
+            transport: TransportKind::Tcp,
         }
     }
 
@@ -102,6 +107,12 @@ impl Target {
     /// Adds an engine that the victim knows.
     pub fn with_other(mut self, engine: EngineId, incarnation: Incarnation) -> Self {
         self.other = Some(Other { engine, incarnation });
+        self
+    }
+
+    /// Lanes are opened over this transport.
+    pub fn over(mut self, transport: TransportKind) -> Self {
+        self.transport = transport;
         self
     }
 
@@ -138,6 +149,7 @@ impl fmt::Debug for Target {
             .field("shown", &self.shown.len())
             .field("hidden", &self.hidden.len())
             .field("other", &self.other)
+            .field("transport", &self.transport)
             .field("has_user", &self.user.is_some())
             .finish()
     }

@@ -55,6 +55,8 @@ mod send;
 mod setup;
 mod shared;
 mod sys;
+#[doc(hidden)]
+pub mod testing;
 mod transport;
 mod yama;
 

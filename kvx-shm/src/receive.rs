@@ -166,7 +166,8 @@ impl Receiver {
         }
     }
 
-    fn hear(&mut self, channel: &Channel, byte: u8) -> Result<(), LaneError> {
+    /// Hears a byte of the socket.
+    pub(crate) fn hear(&mut self, channel: &Channel, byte: u8) -> Result<(), LaneError> {
         match (&mut self.setup, byte) {
             (Setup::Greeting(_, 0), REFUSED) => {
                 Err(unreachable(format!("the other side cannot share memory{ITS_LOG}")))

@@ -13,7 +13,7 @@ use kvx_hostile::{Limits, Target, attack};
 use kvx_workers::random::from_env;
 
 use crate::row::Row;
-use crate::stage::{BY_METADATA, seed};
+use crate::stage::{BY_METADATA, ON_ONE_HOST, seed};
 use victim::Victim;
 
 /// What the victim may keep for one peer by default, a fourth more for pages that are not full, and
@@ -83,6 +83,18 @@ rows! {
         "control-garbage", "control-bits", "lane-garbage", "lane-bits";
     Once a_hostile_listener_gains_nothing:
         "dialed-nonsense", "dialed-lies", "dialed-and-mute", "dialed-and-wild", "told-lies";
+    Once greetings_that_lie_are_refused with ON_ONE_HOST:
+        "false-greetings", "foreign-processes", "false-rings", "greetings-cut-off";
+    Once rings_that_lie_end_their_lane with ON_ONE_HOST:
+        "ring-positions", "ring-messages", "changing-messages", "named-memory", "never-released",
+        "bells";
+    Once over_shm_memory_that_was_not_given_away_is_refused with ON_ONE_HOST:
+        "forged-slots", "forged-places", "wrong-rights", "forged-grants", "beyond-the-grant",
+        "another-rooms-grant";
+    Once over_shm_frames_that_break_a_rule_end_their_lane with ON_ONE_HOST:
+        "bad-headers", "bad-tables", "unasked-read-data", "read-beyond-credit";
+    Twice over_shm_floods_are_borne_or_ended with ON_ONE_HOST:
+        "contradictions", "many-gaps", "lane-flood", "lane-churn";
 }
 
 /// How often a row is played.

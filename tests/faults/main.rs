@@ -11,6 +11,7 @@
 
 mod attacks;
 mod garbage;
+mod memory;
 mod peers;
 mod roads;
 mod row;

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use kvx_workers::content::POISON;
 use kvx_workers::line::Failure;
+use kvx_workers::over_each_transport;
 use kvx_workers::random::{Random, from_env};
 use kvx_workers::service::MOMENTS;
 use kvx_workers::session::{LONG, Session};
@@ -21,10 +22,16 @@ const PACE: u64 = 1000;
 /// The deadline of what is interrupted, in milliseconds.
 const SHORT: u64 = 400;
 
+over_each_transport! {
+    a_peer_killed_or_stopped_at_any_point_costs_nobody_else_anything,
+    a_victim_stopped_past_every_deadline_lets_nothing_land_late,
+}
+
 /// `KVX_FAULT_POINTS` (16) and `KVX_FAULT_SEED` vary it.
-#[test]
-fn a_peer_killed_or_stopped_at_any_point_costs_nobody_else_anything() {
-    let mut stage = Stage::new("peers", "deadline=4000");
+fn a_peer_killed_or_stopped_at_any_point_costs_nobody_else_anything(over: &str) {
+    let executable = || std::process::Command::new(std::env::current_exe().unwrap());
+    let options = format!("{over} deadline=4000");
+    let mut stage = Stage::by(executable, "peers", &options, over);
     stage.victim.must(&format!("alloc name=target len={LARGE}"));
     stage.victim.must("pool name=kv");
     let points = from_env("KVX_FAULT_POINTS", 16);
@@ -44,7 +51,7 @@ fn a_peer_killed_or_stopped_at_any_point_costs_nobody_else_anything() {
             let mut failed = 0;
             for point in 0..points {
                 room += 2;
-                let mut unlucky = Unlucky::start(stage, end, room, &mut random);
+                let mut unlucky = Unlucky::start(stage, over, end, room, &mut random);
                 failed += u64::from(unlucky.interrupt(stage, end, Deed::ALL[point as usize % 4]));
             }
             assert!(failed > 0, "everything was over before anything happened");
@@ -81,13 +88,13 @@ struct Unlucky {
 }
 
 impl Unlucky {
-    fn start(stage: &mut Stage, end: End, room: u64, random: &mut Random) -> Self {
+    fn start(stage: &mut Stage, over: &str, end: End, room: u64, random: &mut Random) -> Self {
         // Half of them come back under a name that was known and died.
         let name = match random.below(2) {
             0 => format!("unlucky-{room}"),
             _ => "unlucky".to_owned(),
         };
-        let mut worker = stage.third(&name, "deadline=2000");
+        let mut worker = stage.third(&name, &format!("{over} deadline=2000"));
         worker.must("pool name=kv");
         worker.must(&format!("fill name=kv seed={}", seed()));
         let blob = stage.victim.must("blob names=target");
@@ -223,14 +230,14 @@ impl Unlucky {
 
 /// A process stopped for longer than every deadline looks dead to others; when it goes on, it is
 /// the one who is late.
-#[test]
-fn a_victim_stopped_past_every_deadline_lets_nothing_land_late() {
+fn a_victim_stopped_past_every_deadline_lets_nothing_land_late(over: &str) {
     let executable = || std::process::Command::new(std::env::current_exe().unwrap());
-    let mut stage = Stage::by(executable, "stopped", "deadline=1000", "deadline=1000");
+    let options = format!("{over} deadline=1000");
+    let mut stage = Stage::by(executable, "stopped", &options, &options);
     let target = stage.victim.must(&format!("alloc name=target len={LARGE}"));
     let address: u64 = target.number("address");
     let blob = stage.victim.must("blob names=target").get("blob").to_owned();
-    let mut writer = stage.third("writer", "deadline=1000");
+    let mut writer = stage.third("writer", &options);
     writer.must(&format!("alloc name=memory len={LARGE} rights=none"));
     writer.must("fill name=memory seed=3");
     writer.must(&format!("add peer=victim blob={blob}"));

@@ -99,6 +99,8 @@ impl Row {
             let excess = [
                 ("descriptors", now.descriptors, before.descriptors + self.allows.descriptors),
                 ("threads", now.threads, before.threads + self.allows.threads),
+                // Each lane has two rings, and the descriptors of a socket and one of them.
+                ("rings", now.rings, before.rings + self.allows.descriptors),
                 ("KiB", now.resident_kib, before.resident_kib + self.allows.resident_kib),
             ];
             let Some((what, has, limit)) = excess.into_iter().find(|(_, has, limit)| has > limit)

@@ -17,6 +17,8 @@ const OPEN: u64 = 256 << 10;
 pub(crate) const EXPOSED: u64 = 256 << 10;
 /// The option of a victim that lets in who holds its metadata, and nobody else.
 pub(crate) const BY_METADATA: &str = "metadata_auth=true";
+/// The option of engines that reach each other's memory.
+pub(crate) const ON_ONE_HOST: &str = "transports=shm,tcp";
 /// Bytes on either side of it that belong to no region.
 pub(crate) const CANARY: u64 = 64 << 10;
 /// How long anything is waited for: only a hang reaches it.

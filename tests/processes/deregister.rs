@@ -3,6 +3,7 @@
 //! engines go on.
 
 use kvx_workers::line::{Failure, Line};
+use kvx_workers::over_each_transport;
 use kvx_workers::random::Random;
 use kvx_workers::session::{LONG, Session, prefill};
 use kvx_workers::worker::Worker;
@@ -11,17 +12,23 @@ const LARGE: u64 = 32 << 20;
 /// What the memory is filled with once it is fenced.
 const AFTER: u8 = 0xee;
 
-#[test]
-fn a_target_deregistered_in_mid_write_takes_nothing_more() {
-    let mut pair = Pair::new("write-target");
+over_each_transport! {
+    a_target_deregistered_in_mid_write_takes_nothing_more,
+    a_source_deregistered_in_mid_write_gives_nothing_more,
+    a_sink_deregistered_in_mid_read_takes_nothing_more,
+    an_owner_that_deregisters_in_mid_read_gives_nothing_more,
+    a_pool_deregistered_in_mid_session_ends_it_on_both_sides,
+}
+
+fn a_target_deregistered_in_mid_write_takes_nothing_more(over: &str) {
+    let mut pair = Pair::new("write-target", over);
     let failure = pair.interrupt("write", Side::Target);
     pair.expect(&failure, "Write", "Refused(RegionClosed)");
     pair.go_on();
 }
 
-#[test]
-fn a_source_deregistered_in_mid_write_gives_nothing_more() {
-    let mut pair = Pair::new("write-source");
+fn a_source_deregistered_in_mid_write_gives_nothing_more(over: &str) {
+    let mut pair = Pair::new("write-source", over);
     let failure = pair.interrupt("write", Side::Initiator);
     pair.expect(&failure, "Write", "RegionClosed");
     // What is in the source now was not to leave it.
@@ -30,17 +37,15 @@ fn a_source_deregistered_in_mid_write_gives_nothing_more() {
     pair.go_on();
 }
 
-#[test]
-fn a_sink_deregistered_in_mid_read_takes_nothing_more() {
-    let mut pair = Pair::new("read-sink");
+fn a_sink_deregistered_in_mid_read_takes_nothing_more(over: &str) {
+    let mut pair = Pair::new("read-sink", over);
     let failure = pair.interrupt("read", Side::Initiator);
     pair.expect(&failure, "Read", "RegionClosed");
     pair.go_on();
 }
 
-#[test]
-fn an_owner_that_deregisters_in_mid_read_gives_nothing_more() {
-    let mut pair = Pair::new("read-owner");
+fn an_owner_that_deregisters_in_mid_read_gives_nothing_more(over: &str) {
+    let mut pair = Pair::new("read-owner", over);
     let failure = pair.interrupt("read", Side::Target);
     pair.expect(&failure, "Read", "Refused(RegionClosed)");
     let leaked = pair.initiator.must(&format!("check-no name=memory seed=2 byte={AFTER}"));
@@ -48,12 +53,11 @@ fn an_owner_that_deregisters_in_mid_read_gives_nothing_more() {
     pair.go_on();
 }
 
-#[test]
-fn a_pool_deregistered_in_mid_session_ends_it_on_both_sides() {
+fn a_pool_deregistered_in_mid_session_ends_it_on_both_sides(over: &str) {
     let mut random = Random::new(1);
     for of_receiver in [true, false] {
-        let mut sender = prefill(&format!("sender-dereg-{of_receiver}"), 1, "");
-        let mut decode = Worker::start(&format!("decode-dereg-{of_receiver}"), "");
+        let mut sender = prefill(&format!("sender-dereg-{of_receiver}"), 1, over);
+        let mut decode = Worker::start(&format!("decode-dereg-{of_receiver}"), over);
         decode.must("pool name=kv");
         let session = Session::new(1, 1, &mut random);
         sender.must(&session.send(100_000, 1000));
@@ -95,9 +99,9 @@ struct Pair {
 }
 
 impl Pair {
-    fn new(case: &str) -> Self {
-        let initiator = Worker::start(&format!("initiator-{case}"), "");
-        let target = Worker::start(&format!("target-{case}"), "");
+    fn new(case: &str, over: &str) -> Self {
+        let initiator = Worker::start(&format!("initiator-{case}"), over);
+        let target = Worker::start(&format!("target-{case}"), over);
         Self { initiator, target }
     }
 

@@ -4,6 +4,7 @@ use std::thread;
 
 use kvx_workers::content::POISON;
 use kvx_workers::line::Failure;
+use kvx_workers::over_each_transport;
 use kvx_workers::random::{Random, from_env};
 use kvx_workers::service::MOMENTS;
 use kvx_workers::session::{Session, prefill};
@@ -16,17 +17,21 @@ const PACE: u64 = 2000;
 /// The deadline of a transfer whose other side will be killed, in milliseconds.
 const SHORT: u64 = 400;
 
-/// `KVX_KILL_POINTS` (200) and `KVX_KILL_SEED` vary it; a failure names both for that one point.
-#[test]
-fn a_process_killed_at_any_point_costs_the_other_one_error_and_a_third_nothing() {
+over_each_transport! {
+    a_process_killed_at_any_point_costs_the_other_one_error_and_a_third_nothing,
+}
+
+/// `KVX_KILL_POINTS` (200, 40) and `KVX_KILL_SEED` vary it; a failure names both for that one point.
+fn a_process_killed_at_any_point_costs_the_other_one_error_and_a_third_nothing(over: &str) {
     let seed = from_env("KVX_KILL_SEED", 1);
-    let points = from_env("KVX_KILL_POINTS", 200);
+    // What the transports do alike, TCP shows.
+    let points = from_env("KVX_KILL_POINTS", if over == "transports=tcp" { 200 } else { 40 });
     let first = from_env("KVX_KILL_FIRST", 0);
     let failed: u64 = thread::scope(|scope| {
         let pairs: Vec<_> = (0..PAIRS)
             .map(|number| {
                 scope.spawn(move || {
-                    let mut pair = Pair::new(number);
+                    let mut pair = Pair::new(number, over);
                     let own = (first..first + points).filter(|point| point % PAIRS == number);
                     own.map(|point| u64::from(pair.lose_one(seed, point))).sum::<u64>()
                 })
@@ -41,17 +46,20 @@ fn a_process_killed_at_any_point_costs_the_other_one_error_and_a_third_nothing()
 /// A prefill and a decode process that survive every point.
 struct Pair {
     number: u64,
+    /// Of every engine.
+    options: String,
     prefill: Worker,
     decode: Worker,
     room: u64,
 }
 
 impl Pair {
-    fn new(number: u64) -> Self {
-        let prefill = prefill(&format!("prefill-{number}"), number, "deadline=2000");
-        let mut decode = Worker::start(&format!("decode-{number}"), "deadline=2000");
+    fn new(number: u64, over: &str) -> Self {
+        let options = format!("{over} deadline=2000");
+        let prefill = prefill(&format!("prefill-{number}"), number, &options);
+        let mut decode = Worker::start(&format!("decode-{number}"), &options);
         decode.must("pool name=kv");
-        Self { number, prefill, decode, room: number << 32 }
+        Self { number, options, prefill, decode, room: number << 32 }
     }
 
     /// Kills the other side of one transfer. Whether the transfer failed.
@@ -75,7 +83,7 @@ impl Pair {
     }
 
     fn lose_prefill(&mut self, name: &str, seed: u64, fate: &Fate, random: &mut Random) -> bool {
-        let mut victim = prefill(name, seed, "deadline=2000");
+        let mut victim = prefill(name, seed, &self.options);
         let session = self.session(seed, random);
         victim.tell(&format!("{} {}", session.send(PACE, SHORT), fate.fields()));
         self.decode.must(&format!("fill name=kv byte={POISON}"));
@@ -99,7 +107,7 @@ impl Pair {
     }
 
     fn lose_decode(&mut self, name: &str, fate: &Fate, random: &mut Random) -> bool {
-        let mut victim = Worker::start(name, "deadline=2000");
+        let mut victim = Worker::start(name, &self.options);
         victim.must("pool name=kv");
         let session = self.session(self.number, random);
         self.prefill.must(&session.send(PACE, SHORT));

@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, clippy::print_stderr)]
 #![allow(unreachable_pub)]
 
+mod another;
+mod containers;
 mod cut;
 mod deregister;
 mod kill;

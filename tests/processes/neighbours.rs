@@ -1,5 +1,6 @@
 //! A stopped peer and a silent one cost a healthy one nothing.
 
+use kvx_workers::over_each_transport;
 use kvx_workers::random::Random;
 use kvx_workers::relay::{Fault, Kind, Relay, Way};
 use kvx_workers::session::{LONG, Session, prefill};
@@ -7,10 +8,13 @@ use kvx_workers::worker::Worker;
 
 const LARGE: u64 = 32 << 20;
 
-#[test]
-fn healthy_peers_are_served_while_others_are_stopped_or_silent() {
+over_each_transport! {
+    healthy_peers_are_served_while_others_are_stopped_or_silent,
+}
+
+fn healthy_peers_are_served_while_others_are_stopped_or_silent(over: &str) {
     let mut random = Random::new(1);
-    let mut hub = prefill("hub", 1, "");
+    let mut hub = prefill("hub", 1, over);
     hub.must(&format!("alloc name=source len={LARGE} rights=none"));
     hub.must("fill name=source seed=5");
     // Accepts connections, and never says a word.
@@ -18,10 +22,10 @@ fn healthy_peers_are_served_while_others_are_stopped_or_silent() {
     for _connection in 0..100 {
         relay.arm(Kind::Control, Way::Out, 0, Fault::Stall);
     }
-    let mut silent = Worker::start("silent", &format!("advertise={}", relay.address));
+    let mut silent = Worker::start("silent", &format!("{over} advertise={}", relay.address));
     relay.serve(silent.address);
     add(&mut hub, "silent", &mut silent);
-    let mut stopped = Worker::start("stopped", "");
+    let mut stopped = Worker::start("stopped", over);
     stopped.must("pool name=kv");
     add(&mut hub, "stopped", &mut stopped);
     // A transfer and a session with the one that is about to stop.
@@ -39,7 +43,7 @@ fn healthy_peers_are_served_while_others_are_stopped_or_silent() {
     }
 
     for (round, name) in (2..).zip(["healthy-1", "healthy-2", "healthy-3"]) {
-        let mut healthy = Worker::start(name, "");
+        let mut healthy = Worker::start(name, over);
         healthy.must("pool name=kv");
         add(&mut hub, name, &mut healthy);
         hub.must(&format!(

@@ -2,17 +2,24 @@
 
 use kvx_workers::content::POISON;
 use kvx_workers::line::Failure;
+use kvx_workers::over_each_transport;
 use kvx_workers::random::Random;
 use kvx_workers::session::{LONG, Session, prefill};
 use kvx_workers::worker::Worker;
 
 const LARGE: u64 = 32 << 20;
 
-#[test]
-fn a_restarted_sender_is_a_new_peer_that_can_be_reached_again() {
+over_each_transport! {
+    a_restarted_sender_is_a_new_peer_that_can_be_reached_again,
+    nothing_meant_for_a_target_is_written_or_told_to_it_after_its_restart,
+    nothing_that_a_writer_left_on_the_way_lands_once_its_new_life_is_known,
+    nothing_of_a_stopped_writer_lands_after_another_life_has_taken_its_place,
+}
+
+fn a_restarted_sender_is_a_new_peer_that_can_be_reached_again(over: &str) {
     let mut random = Random::new(1);
-    let mut sender = prefill("restarting-sender", 1, "");
-    let mut decode = Worker::start("decode-restart", "");
+    let mut sender = prefill("restarting-sender", 1, over);
+    let mut decode = Worker::start("decode-restart", over);
     decode.must("pool name=kv");
     let session = Session::new(1, 1, &mut random);
     sender.must(&session.send(20_000, LONG));
@@ -20,7 +27,7 @@ fn a_restarted_sender_is_a_new_peer_that_can_be_reached_again() {
     decode.must(&session.grant("old", "kv", LONG));
     decode.must("await session=it layer=2");
     sender.kill();
-    let at_once = format!("bind={}", sender.address);
+    let at_once = format!("{over} bind={}", sender.address);
     let mut again = prefill("restarting-sender", 2, &at_once);
     assert_eq!((&again.id, again.address), (&sender.id, sender.address));
 
@@ -35,16 +42,15 @@ fn a_restarted_sender_is_a_new_peer_that_can_be_reached_again() {
     Session::new(1, 2, &mut random).carry_out(&mut again, &mut decode, "kv");
 }
 
-#[test]
-fn nothing_meant_for_a_target_is_written_or_told_to_it_after_its_restart() {
-    let mut writer = writer("writer-to-restarting");
-    let mut target = Worker::start("restarting-target", "");
+fn nothing_meant_for_a_target_is_written_or_told_to_it_after_its_restart(over: &str) {
+    let mut writer = writer("writer-to-restarting", over);
+    let mut target = Worker::start("restarting-target", over);
     add(&mut writer, "old", &mut target);
     writer.must("notify peer=old from=1 to=3");
     target.stop();
     writer.must(&post("it", "old", "notify=4"));
     target.kill();
-    let mut again = Worker::start("restarting-target", &format!("bind={}", target.address));
+    let mut again = Worker::start("restarting-target", &format!("{over} bind={}", target.address));
     again.must(&format!("alloc name=target len={LARGE}"));
 
     let failure = writer.must_fail("wait id=it");
@@ -59,17 +65,16 @@ fn nothing_meant_for_a_target_is_written_or_told_to_it_after_its_restart() {
     assert_eq!(told.numbers::<u64>("seen"), [9]);
 }
 
-#[test]
-fn nothing_that_a_writer_left_on_the_way_lands_once_its_new_life_is_known() {
-    let mut old = writer("restarting-writer");
-    let mut target = Worker::start("target-of-restarting", "");
+fn nothing_that_a_writer_left_on_the_way_lands_once_its_new_life_is_known(over: &str) {
+    let mut old = writer("restarting-writer", over);
+    let mut target = Worker::start("target-of-restarting", over);
     add(&mut old, "t", &mut target);
     old.must("notify peer=t from=1 to=3");
     target.stop();
     // Frames and notifications wait in the target's sockets, and outlive their sender there.
     old.must(&post("it", "t", "notify=4"));
     old.kill();
-    let mut again = Worker::start("restarting-writer", &format!("bind={}", old.address));
+    let mut again = Worker::start("restarting-writer", &format!("{over} bind={}", old.address));
     again.must(&format!("alloc name=source len={LARGE} rights=none"));
     again.must("fill name=source seed=6");
     target.resume();
@@ -84,17 +89,16 @@ fn nothing_that_a_writer_left_on_the_way_lands_once_its_new_life_is_known() {
     assert_eq!(told.numbers::<u64>("seen"), [1, 2, 7, 9]);
 }
 
-#[test]
-fn nothing_of_a_stopped_writer_lands_after_another_life_has_taken_its_place() {
-    let mut old = writer("superseded");
-    let mut target = Worker::start("target-of-superseded", "");
+fn nothing_of_a_stopped_writer_lands_after_another_life_has_taken_its_place(over: &str) {
+    let mut old = writer("superseded", over);
+    let mut target = Worker::start("target-of-superseded", over);
     add(&mut old, "t", &mut target);
     old.must("notify peer=t from=1 to=2");
     target.stop();
     old.must(&post("it", "t", "notify=4"));
     old.stop();
     target.resume();
-    let mut new = writer("superseded");
+    let mut new = writer("superseded", over);
     let blob = target.must("blob names=target");
     new.must(&format!("add peer=t blob={}", blob.get("blob")));
     new.must("notify peer=t from=7 to=8");
@@ -114,8 +118,8 @@ fn nothing_of_a_stopped_writer_lands_after_another_life_has_taken_its_place() {
     assert_eq!(told.numbers::<u64>("seen"), [1, 7, 9]);
 }
 
-fn writer(name: &str) -> Worker {
-    let mut writer = Worker::start(name, "");
+fn writer(name: &str, over: &str) -> Worker {
+    let mut writer = Worker::start(name, over);
     writer.must(&format!("alloc name=source len={LARGE} rights=none"));
     writer.must("fill name=source seed=5");
     writer

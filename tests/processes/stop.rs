@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use kvx_workers::content::POISON;
 use kvx_workers::line::Failure;
+use kvx_workers::over_each_transport;
 use kvx_workers::random::Random;
 use kvx_workers::relay::{Fault, Kind, Relay, Way};
 use kvx_workers::session::{LAYER_BYTES, LONG, Session, prefill};
@@ -15,6 +16,13 @@ use kvx_workers::worker::{Worker, watch_from_outside};
 const SHORT: u64 = 1000;
 /// More than two sockets' buffers hold.
 const LARGE: u64 = 32 << 20;
+
+over_each_transport! {
+    nothing_lands_in_a_stopped_receiver_after_the_senders_deadline,
+    nothing_of_a_write_that_ended_unfenced_lands_in_a_stopped_target,
+    nothing_of_a_writer_stopped_inside_a_frame_lands_after_the_target_has_deregistered,
+    nothing_of_a_read_lands_after_its_deadline_when_its_stopped_owner_goes_on,
+}
 
 #[test]
 fn nothing_of_a_stopped_sender_lands_after_the_receivers_deadline() {
@@ -75,12 +83,11 @@ fn stop_the_sender(case: &str, fence: impl FnOnce(&mut Worker) -> Failure, cause
     Session::new(3, 1, &mut random).carry_out(&mut sender, &mut decode, "kv");
 }
 
-#[test]
-fn nothing_lands_in_a_stopped_receiver_after_the_senders_deadline() {
+fn nothing_lands_in_a_stopped_receiver_after_the_senders_deadline(over: &str) {
     let mut random = Random::new(8);
-    let mut sender = prefill("sender-1", 1, "");
-    let mut decode = Worker::start("decode-1", "");
-    let mut third = Worker::start("third-1", "");
+    let mut sender = prefill("sender-1", 1, over);
+    let mut decode = Worker::start("decode-1", over);
+    let mut third = Worker::start("third-1", over);
     let pool = decode.must("pool name=kv");
     third.must("pool name=kv");
     let session = Session::new(1, 1, &mut random);
@@ -106,16 +113,15 @@ fn nothing_lands_in_a_stopped_receiver_after_the_senders_deadline() {
     Session::new(3, 1, &mut random).carry_out(&mut sender, &mut decode, "kv");
 }
 
-#[test]
-fn nothing_of_a_write_that_ended_unfenced_lands_in_a_stopped_target() {
-    let mut writer = Worker::start("writer-1", "");
+fn nothing_of_a_write_that_ended_unfenced_lands_in_a_stopped_target(over: &str) {
+    let mut writer = Worker::start("writer-1", over);
     writer.must(&format!("alloc name=source len={LARGE} rights=none"));
     writer.must("fill name=source seed=5");
     // How the target is stopped, and how the writer gives up.
     let cases = [("idle", true), ("idle", false), ("busy", true), ("busy", false)];
     let mut targets = Vec::new();
     for (number, (state, cancel)) in cases.into_iter().enumerate() {
-        let mut target = Target::start(&format!("t{number}"));
+        let mut target = Target::start(&format!("t{number}"), over);
         target.connect_from(&mut writer);
         let post = |id: &str, len: u64| {
             let name = &target.name;
@@ -143,7 +149,7 @@ fn nothing_of_a_write_that_ended_unfenced_lands_in_a_stopped_target() {
         }
         targets.push((target, cancel));
     }
-    let mut third = Target::start("third");
+    let mut third = Target::start("third", over);
     third.connect_from(&mut writer);
     writer.must("post id=third op=write peer=third name=source region=0 len=1000000");
     writer.must("wait id=third");
@@ -170,11 +176,10 @@ fn nothing_of_a_write_that_ended_unfenced_lands_in_a_stopped_target() {
     }
 }
 
-#[test]
-fn nothing_of_a_writer_stopped_inside_a_frame_lands_after_the_target_has_deregistered() {
-    let mut writer = Worker::start("writer-2", "");
+fn nothing_of_a_writer_stopped_inside_a_frame_lands_after_the_target_has_deregistered(over: &str) {
+    let mut writer = Worker::start("writer-2", over);
     writer.must(&format!("alloc name=source len={LARGE} rights=none"));
-    let mut target = Target::start("target-2");
+    let mut target = Target::start("target-2", over);
     target.connect_from(&mut writer);
     writer.must("post id=first op=write peer=target-2 name=source region=0 len=64");
     writer.must("wait id=first");
@@ -195,11 +200,10 @@ fn nothing_of_a_writer_stopped_inside_a_frame_lands_after_the_target_has_deregis
     expect(&failure, "Write", &target.worker, "Refused(RegionClosed)");
 }
 
-#[test]
-fn nothing_of_a_read_lands_after_its_deadline_when_its_stopped_owner_goes_on() {
-    let mut reader = Worker::start("reader-3", "");
+fn nothing_of_a_read_lands_after_its_deadline_when_its_stopped_owner_goes_on(over: &str) {
+    let mut reader = Worker::start("reader-3", over);
     reader.must(&format!("alloc name=sink len={LARGE} rights=none"));
-    let mut owner = Target::start("owner-3");
+    let mut owner = Target::start("owner-3", over);
     owner.connect_from(&mut reader);
     let post = |id: &str, len: u64| {
         format!(
@@ -242,8 +246,8 @@ struct Target {
 }
 
 impl Target {
-    fn start(name: &str) -> Self {
-        let mut worker = Worker::start(name, "");
+    fn start(name: &str, over: &str) -> Self {
+        let mut worker = Worker::start(name, over);
         let memory = worker.must(&format!("alloc name=target len={LARGE}"));
         let address = memory.number("address");
         Self { name: name.to_owned(), worker, address }

@@ -3,12 +3,12 @@
 use std::time::{Duration, Instant};
 
 use kvx_core::id::{Association, LaneId};
-use kvx_core::proto::LaneDialer;
+use kvx_core::proto::{LaneDialer, LaneKey};
 use kvx_core::transport::TransportKind;
 use kvx_core::wire::{FRAME_HEADER_LEN, FrameHeader, FrameKind};
 
 use super::stream::PATIENCE;
-use super::{Control, Gone, Result, Stream};
+use super::{Control, Gone, Result, Rings, Stream};
 use crate::forge::Frame;
 use crate::outcome::Answer;
 use crate::random;
@@ -18,6 +18,8 @@ use crate::target::Target;
 #[derive(Debug)]
 pub(crate) struct Lane {
     pub(crate) stream: Stream,
+    /// Where its frames are, if they are not on the stream.
+    rings: Option<Rings>,
     pub(crate) id: LaneId,
     /// Frames sent, ACKs not counted.
     pub(crate) sent: u64,
@@ -50,9 +52,23 @@ impl Claim {
 impl Lane {
     /// Opens the next lane, rightly.
     pub(crate) fn open(target: &Target, control: &mut Control) -> Result<Self> {
-        let claim = Claim::next(control)?;
-        let (stream, _) = Self::claim(target, control, &claim)?;
-        Ok(Self { stream, id: claim.lane, sent: 0, dealt_with: 0, refused: 0 })
+        let claim = Claim { transport: target.transport.code(), ..Claim::next(control)? };
+        let (mut stream, _, key) = Self::claim_for_key(target, control, &claim)?;
+        let rings = match target.transport {
+            TransportKind::Shm => Some(Rings::meet(&mut stream, &key)?),
+            _ => None,
+        };
+        Ok(Self::over(stream, rings, claim.lane))
+    }
+
+    /// A lane that is open.
+    pub(crate) fn over(stream: Stream, rings: Option<Rings>, id: LaneId) -> Self {
+        Self { stream, rings, id, sent: 0, dealt_with: 0, refused: 0 }
+    }
+
+    /// The rings of a lane that has some.
+    pub(crate) fn rings(&mut self) -> Result<&mut Rings> {
+        self.rings.as_mut().ok_or(Gone::Lacks("lanes over shm"))
     }
 
     /// Opens a lane under a claim, with a proof that is right for it. Also returns the LaneHello
@@ -62,6 +78,16 @@ impl Lane {
         control: &Control,
         claim: &Claim,
     ) -> Result<(Stream, [Vec<u8>; 2])> {
+        let (stream, said, _) = Self::claim_for_key(target, control, claim)?;
+        Ok((stream, said))
+    }
+
+    /// The same, with the lane's key.
+    pub(crate) fn claim_for_key(
+        target: &Target,
+        control: &Control,
+        claim: &Claim,
+    ) -> Result<(Stream, [Vec<u8>; 2], LaneKey)> {
         let mut stream = Stream::connect(target.address)?;
         let Claim { engine, associations, lane, transport } = *claim;
         let nonce = random::unique()?;
@@ -69,29 +95,40 @@ impl Lane {
             LaneDialer::new(engine, associations, lane, transport, &control.secret, nonce)?;
         stream.send(&hello)?;
         let (_, challenge) = stream.handshake()?;
-        let (proof, _) = dialer.handle_challenge(&challenge)?;
+        let (proof, key) = dialer.handle_challenge(&challenge)?;
         stream.send(&proof)?;
-        Ok((stream, [hello, proof]))
+        Ok((stream, [hello, proof], key))
     }
 
     /// Sends a frame as it stands.
     pub(crate) fn send(&mut self, frame: &Frame) -> Result<()> {
         self.sent += u64::from(frame.kind != FrameKind::Ack.code());
-        self.stream.send(&frame.bytes())
+        match &mut self.rings {
+            Some(rings) => rings.send(&mut self.stream, frame),
+            None => self.stream.send(&frame.bytes()),
+        }
     }
 
     /// The next frame of the victim with its payload, if one comes in time.
     pub(crate) fn next(&mut self, wait: Duration) -> Result<Option<(FrameHeader, Vec<u8>)>> {
+        if let Some(rings) = &mut self.rings {
+            let frame = rings.next(&mut self.stream, wait)?;
+            return Ok(frame.inspect(|(header, _)| self.count(header)));
+        }
         let Some(bytes) = self.stream.look::<FRAME_HEADER_LEN>(wait)? else { return Ok(None) };
         let header = FrameHeader::decode(&bytes)?;
         let len = FRAME_HEADER_LEN + header.table_len() + header.payload_len as usize;
         let Some(mut bytes) = self.stream.take(len, PATIENCE)? else {
             return Err(Gone::Silent("the rest of a frame"));
         };
+        self.count(&header);
+        Ok(Some((header, bytes.split_off(FRAME_HEADER_LEN + header.table_len()))))
+    }
+
+    fn count(&mut self, header: &FrameHeader) {
         if header.kind == FrameKind::Ack {
             (self.dealt_with, self.refused) = (header.processed, header.refused);
         }
-        Ok(Some((header, bytes.split_off(FRAME_HEADER_LEN + header.table_len()))))
     }
 
     /// Takes in what the victim has sent, without waiting for more.

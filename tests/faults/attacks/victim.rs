@@ -10,13 +10,14 @@ use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
 use std::time::Duration;
 
+use kvx::transport::TransportKind;
 use kvx::{EngineId, Incarnation, RegionId};
 use kvx_core::wire::metadata::Metadata;
 use kvx_hostile::{Ask, Attack, Limits, Outcome, Target, run};
 use kvx_workers::line::{hex, unhex};
 use kvx_workers::worker::Worker;
 
-use crate::stage::{BY_METADATA, CANARY, EXPOSED, Stage};
+use crate::stage::{BY_METADATA, CANARY, EXPOSED, ON_ONE_HOST, Stage};
 
 /// What attacks may write: the first 4 KiB of `yard`, which canaries surround.
 pub(super) const YARD: (&str, u64, u64) = ("yard", CANARY, CANARY + 4096);
@@ -45,6 +46,8 @@ pub(super) struct Victim {
     pub(super) stage: Stage,
     /// The regions given away, by their ids.
     pub(super) names: HashMap<RegionId, &'static str>,
+    /// What is attacked.
+    transport: TransportKind,
     key: Vec<u8>,
     shown: Vec<u8>,
     hidden: Vec<u8>,
@@ -61,7 +64,12 @@ impl Victim {
             command.env("XDG_RUNTIME_DIR", &place).envs(GIVES_BACK);
             command
         };
-        let mut stage = Stage::by(executable, case, options, "");
+        // The neighbour is served the way that is attacked.
+        let (neighbours, transport) = match options {
+            ON_ONE_HOST => (ON_ONE_HOST, TransportKind::Shm),
+            _ => ("", TransportKind::Tcp),
+        };
+        let mut stage = Stage::by(executable, case, options, neighbours);
         let victim = &mut stage.victim;
         victim.must(&format!("alloc name=yard len={EXPOSED} canary={CANARY}"));
         victim.must(&format!("alloc name=shop len={EXPOSED} rights=read"));
@@ -90,7 +98,7 @@ impl Victim {
         let key = fs::read(runtime.join("kvx/auth.key")).unwrap().trim_ascii_end().to_vec();
         fs::remove_dir_all(runtime).unwrap();
         settle(&stage);
-        Self { stage, names, key, shown, hidden, other }
+        Self { stage, names, transport, key, shown, hidden, other }
     }
 
     /// As an attacker sees it who was given what is given away.
@@ -104,6 +112,7 @@ impl Victim {
             .with_hidden(&self.hidden)
             .unwrap()
             .with_other(engine, incarnation)
+            .over(self.transport)
     }
 
     /// The other engine is a peer as it was.

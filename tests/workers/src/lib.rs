@@ -11,6 +11,28 @@
     reason = "a test that cannot go on has failed"
 )]
 
+/// Makes tests of functions that take the option of the `engine` command which chooses a
+/// transport: `tcp::the_tests_name` and `shm::the_tests_name`.
+#[macro_export]
+macro_rules! over_each_transport {
+    ($($test:ident),+ $(,)?) => {
+        mod tcp {
+            $(#[test]
+            fn $test() {
+                super::$test("transports=tcp");
+            })+
+        }
+
+        mod shm {
+            $(#[test]
+            fn $test() {
+                super::$test("transports=shm");
+            })+
+        }
+    };
+}
+
+pub mod container;
 pub mod content;
 pub mod line;
 pub mod namespace;

@@ -1,6 +1,7 @@
 //! The worker's side: carries out commands on one engine, one after the other. Sessions run in
 //! threads of their own, so that a worker is never deaf.
 
+mod another;
 mod memory;
 mod scarcity;
 mod sessions;
@@ -89,6 +90,7 @@ impl Service {
             "pool" => Ok(self.pool(command)),
             "alloc" => self.allocate(command),
             "free" => Ok(self.free(command)),
+            "vanish" => Ok(self.vanish(command)),
             "fill" => Ok(self.fill(command)),
             "check" => Ok(self.check(command)),
             "check-outside" => Ok(self.check_outside(command)),
@@ -96,8 +98,11 @@ impl Service {
             "watch" => Ok(self.watch(command)),
             "seal" => Ok(self.seal(command)),
             "check-sealed" => Ok(self.check_sealed(command)),
-            "hoard" => Ok(self.hoard()),
+            "hoard" => Ok(self.hoard(command)),
             "unhoard" => Ok(self.unhoard()),
+            "pid" => Ok(format!("ok pid={}", std::process::id())),
+            "keep" => Ok(another::keep()),
+            "exec" => another::exec(),
             "host" => Ok(self.host(command)),
             "visit" => Ok(self.visit(command)),
             "traffic" => Ok(self.traffic()),
@@ -130,19 +135,19 @@ impl Service {
         }
     }
 
-    /// `engine name= [deadline= ms] [bind=] [advertise=] [transports=] [lanes=]
-    /// [peer_timeout= ms] [metadata_auth=]`; the timeout is that of TCP, which is alone then.
+    /// `engine name= [transports=shm,tcp] [deadline= ms] [bind=] [advertise=] [lanes=]
+    /// [peer_timeout= ms] [metadata_auth=]`. `peer_timeout` is TCP's, and brings its own transport.
     fn build(&mut self, command: &Line) -> Result<String> {
         let mut config = Config::default().name(command.get("name"));
         config = config.deadline(command.millis("deadline").unwrap_or(Duration::from_secs(20)));
+        if let Some(transports) = command.find("transports") {
+            config = config.transports(transports.split(',').map(|kind| kind.parse().unwrap()));
+        }
         if let Some(bind) = command.find_number("bind") {
             config = config.bind(bind);
         }
         if let Some(address) = command.find("advertise") {
             config = config.advertise([address.parse().unwrap()]);
-        }
-        if let Some(transports) = command.find("transports") {
-            config = config.transports(transports.split(',').map(|name| name.parse().unwrap()));
         }
         if let Some(metadata_auth) = command.find_number("metadata_auth") {
             config = config.metadata_auth(metadata_auth);

@@ -18,6 +18,8 @@ pub struct Vitals {
     pub data_kib: u64,
     /// Threads.
     pub threads: u64,
+    /// Rings of lanes of the same host that are mapped, its own and others'.
+    pub rings: u64,
 }
 
 impl Vitals {
@@ -29,12 +31,14 @@ impl Vitals {
             let rest = status.lines().find_map(|line| line.strip_prefix(name))?;
             rest.split_whitespace().next()?.parse().ok()
         };
+        let maps = fs::read_to_string(format!("{directory}/maps")).ok()?;
         Some(Self {
             resident_kib: field("VmRSS:")?,
             mapped_kib: field("VmSize:")?,
             data_kib: field("VmData:")?,
             descriptors: fs::read_dir(format!("{directory}/fd")).ok()?.count() as u64,
             threads: field("Threads:")?,
+            rings: maps.lines().filter(|line| line.contains("memfd:kvx-ring")).count() as u64,
         })
     }
 }

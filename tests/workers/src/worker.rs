@@ -31,6 +31,8 @@ pub fn is_worker() -> bool {
 pub struct Worker {
     name: String,
     child: Child,
+    /// The worker itself, which the child may have started in its turn.
+    process: Pid,
     input: Option<ChildStdin>,
     answers: Receiver<String>,
     /// Of its engine.
@@ -69,9 +71,11 @@ impl Worker {
         });
         let input = child.stdin.take();
         let address = SocketAddr::from(([0, 0, 0, 0], 0));
-        let mut worker =
-            Self { name: name.to_owned(), child, input, answers, id: String::new(), address };
-        let engine = worker.must(&format!("engine name={name} {options}"));
+        let process = Pid::from_child(&child);
+        let (name, id) = (name.to_owned(), String::new());
+        let mut worker = Self { name, child, process, input, answers, id, address };
+        let engine = worker.must(&format!("engine name={} {options}", worker.name));
+        worker.process = last_descendant(worker.process);
         worker.id = engine.get("id").to_owned();
         worker.address = engine.number("address");
         worker
@@ -122,11 +126,17 @@ impl Worker {
 
     /// Of the process.
     pub fn pid(&self) -> Pid {
-        Pid::from_child(&self.child)
+        self.process
     }
 
     /// SIGKILL; returns when the process is gone.
     pub fn kill(&mut self) {
+        // Who is waited for below may not have been yet, so that no pid is another's.
+        if self.process != Pid::from_child(&self.child) {
+            let _ = kill_process(self.process, Signal::KILL);
+            let _ = kill_process(Pid::from_child(&self.child), Signal::CONT);
+            let _ = self.child.wait();
+        }
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
@@ -144,7 +154,7 @@ impl Worker {
             if self
                 .threads("comm")
                 .zip(self.threads("syscall"))
-                .all(|(name, call)| !name.starts_with("kvx-tcp") || !call.starts_with("-1 "))
+                .all(|(name, call)| !copies(&name) || !call.starts_with("-1 "))
             {
                 return;
             }
@@ -155,7 +165,9 @@ impl Worker {
 
     /// SIGCONT.
     pub fn resume(&self) {
-        kill_process(self.pid(), Signal::CONT).unwrap();
+        kill_process(self.process, Signal::CONT).unwrap();
+        // Who waits for it may have stopped as it did.
+        let _ = kill_process(Pid::from_child(&self.child), Signal::CONT);
     }
 
     /// Ends the worker's input, and with it the worker.
@@ -185,7 +197,7 @@ impl Worker {
     }
 
     fn memory(&self, write: bool) -> File {
-        let path = format!("/proc/{}/mem", self.child.id());
+        let path = format!("/proc/{}/mem", self.process.as_raw_nonzero());
         File::options().read(true).write(write).open(path).unwrap()
     }
 
@@ -204,7 +216,7 @@ impl Worker {
 
     /// This file of each thread's directory in /proc, in the order of thread ids.
     fn threads(&self, file: &str) -> impl Iterator<Item = String> {
-        let tasks = format!("/proc/{}/task", self.child.id());
+        let tasks = format!("/proc/{}/task", self.process.as_raw_nonzero());
         let tasks = std::fs::read_dir(tasks).unwrap().map(|task| task.unwrap().path());
         let mut tasks: Vec<_> = tasks.collect();
         tasks.sort();
@@ -213,6 +225,24 @@ impl Worker {
             .into_iter()
             .map(move |task| std::fs::read_to_string(task.join(&file)).unwrap_or_default())
     }
+}
+
+/// The process at the end of a chain of parents with one child each.
+fn last_descendant(mut process: Pid) -> Pid {
+    let child = |process: Pid| {
+        let pid = process.as_raw_nonzero();
+        let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"));
+        Pid::from_raw(children.ok()?.split_whitespace().next()?.parse().ok()?)
+    };
+    while let Some(next) = child(process) {
+        process = next;
+    }
+    process
+}
+
+/// Whether a thread of this name copies payload.
+fn copies(thread: &str) -> bool {
+    ["kvx-tcp", "kvx-shm"].iter().any(|pool| thread.starts_with(pool))
 }
 
 /// Watches memory of processes from outside, for 3 s, which they need not run for: every byte must

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use kvx::error::Result;
 use kvx::{Buffer, CallerMemory, Region, Rights};
+use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous};
 
 use super::Service;
 use crate::content::{self, POISON, Pool};
@@ -68,6 +69,18 @@ impl Service {
     /// `free name=`, of memory.
     pub(super) fn free(&mut self, command: &Line) -> String {
         self.memory.remove(command.get("name"));
+        "ok".to_owned()
+    }
+
+    /// `vanish name=`, of memory: it is gone from this process, though its region is there still.
+    /// Nothing else comes to lie at its place.
+    pub(super) fn vanish(&self, command: &Line) -> String {
+        let buffer = &self.memory[command.get("name")].buffer;
+        let (flags, none) = (MapFlags::PRIVATE | MapFlags::FIXED, ProtFlags::empty());
+        let (base, len) = (buffer.as_ptr().cast(), buffer.len() as usize);
+        // SAFETY: the whole of a mapping that the buffer made and unmaps. No reference to it is ever
+        // formed; a test that lets memory vanish does not touch it afterwards.
+        unsafe { mmap_anonymous(base, len, none, flags) }.unwrap();
         "ok".to_owned()
     }
 

@@ -9,9 +9,12 @@ use super::Service;
 use crate::line::Line;
 
 impl Service {
-    /// `hoard`: opens descriptors until there are no more. Answers how many.
-    pub(super) fn hoard(&mut self) -> String {
+    /// `hoard [leave=]`: opens descriptors until there are no more, or as many as it leaves. Answers
+    /// how many it opened.
+    pub(super) fn hoard(&mut self, command: &Line) -> String {
         self.hoard.extend(std::iter::from_fn(|| File::open("/dev/null").ok().map(Into::into)));
+        let left = command.find_number("leave").unwrap_or(0);
+        self.hoard.truncate(self.hoard.len().saturating_sub(left));
         format!("ok descriptors={}", self.hoard.len())
     }
 
