@@ -4,6 +4,7 @@
 mod accept;
 mod control;
 mod dial;
+mod near;
 mod stream;
 
 pub(crate) use accept::{Doorkeeper, listen};

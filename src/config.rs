@@ -97,7 +97,7 @@ impl Default for Config {
     /// The defaults alone; the environment is not asked. See [`Config::from_env`].
     fn default() -> Self {
         Self {
-            transports: Sourced::default(vec![TransportKind::Tcp]),
+            transports: Sourced::default(vec![TransportKind::Shm, TransportKind::Tcp]),
             bind: Sourced::default(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))),
             advertise: Sourced::default(Vec::new()),
             auth_key_file: Sourced::default(None),
@@ -118,10 +118,12 @@ impl Default for Config {
 
 impl Config {
     /// The transports that may be used, best first. `KVX_TRANSPORTS`, a comma-separated list of
-    /// `shm` (memory of a process on the same host) and `tcp`; default `tcp`. A transport that turns
-    /// out not to lead to a peer, for it is on another host or refuses, is left for the next.
+    /// `shm` (memory of a process on the same host) and `tcp`; default `shm,tcp`. A transport that
+    /// turns out not to lead to a peer, for it is on another host or something refuses, is left for
+    /// the next, and the log says why.
     ///
-    /// A transport that is not named is neither offered to peers nor used.
+    /// A transport that is not named is neither offered to peers nor used. With `tcp` alone no
+    /// process is asked to let another read its memory (SECURITY.md).
     pub fn transports(mut self, transports: impl IntoIterator<Item = TransportKind>) -> Self {
         self.transports.set(transports.into_iter().collect(), Source::Builder);
         self

@@ -14,7 +14,7 @@ use kvx_core::id::{EngineId, Incarnation, RegionId, TransferId};
 use kvx_core::plan::{Plan, PlanOptions, Spans};
 use kvx_core::proto::{Deadline, Post, Target, TransferOp, TransferReport};
 use kvx_core::region::{Gate, Region as CoreRegion, Rights};
-use kvx_core::transport::{Lane, LocalSpan, MemoryKind};
+use kvx_core::transport::{Lane, LocalSpan, MemoryKind, TransportKind};
 
 use crate::completion::{Completion, Operation};
 use crate::engine::Engine;
@@ -120,6 +120,17 @@ impl Peer {
             Road::Link(_) if self.engine.shared().is_forked() => None,
             Road::Link(link) => link.engine(),
             Road::Local => Some((self.engine.id(), self.engine.incarnation())),
+        }
+    }
+
+    /// The transport that its lanes are of at present, for logs and figures. `None` while there are
+    /// none, and for the engine itself. Certain once something has moved: until then a lane may turn
+    /// out not to lead to the peer.
+    pub fn transport(&self) -> Option<TransportKind> {
+        match &self.road {
+            Road::Link(_) if self.engine.shared().is_forked() => None,
+            Road::Link(link) => link.transport_in_use(),
+            Road::Local => None,
         }
     }
 

@@ -102,7 +102,7 @@ struct Connection {
     number: u64,
     dialed_here: bool,
     from: SocketAddr,
-    /// It may be on this host: it has the same address.
+    /// It may be on this host, by its address.
     is_near: bool,
     /// Transports that turned out not to lead to it.
     ruled_out: Vec<TransportKind>,
@@ -394,7 +394,7 @@ impl Link {
                 number,
                 dialed_here,
                 from,
-                is_near: is_near || from.ip().is_loopback(),
+                is_near,
                 ruled_out: Vec::new(),
                 secret: established.secret.clone(),
                 bearer: established.bearer.clone(),
@@ -484,7 +484,15 @@ impl Link {
         }
         connection.ruled_out.push(kind);
         drop(core);
-        tracing::info!(peer = %self.name(), transport = %kind, %why, "transport is ruled out");
+        tracing::info!(
+            peer = %self.name(), transport = %kind, %why,
+            "transport is ruled out for this peer; kvx doctor says what it needs"
+        );
+    }
+
+    fn is_ruled_out(&self, kind: TransportKind) -> bool {
+        let core = self.lock();
+        core.connection.as_ref().is_some_and(|connection| connection.ruled_out.contains(&kind))
     }
 
     /// Remembers until when the timers sleep.

@@ -24,6 +24,7 @@ mod run;
 mod serve;
 mod shape;
 mod sweep;
+mod transport;
 mod workload;
 
 use std::error::Error;

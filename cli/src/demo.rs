@@ -83,6 +83,9 @@ fn transfer(options: &Options) -> Result<Tally<'_>, String> {
             }
             Report::Sent(sent) => tally.sent(role, sent),
             Report::Received(received) => tally.received(role, received),
+            Report::Transport { instance, transport } => {
+                tally.transport(role, instance, transport);
+            }
             Report::Spent { cpu } => tally.spent(role, cpu),
             Report::Digest { instance, digest } => tally.digest(role, instance, digest),
             Report::Outside { bytes } => tally.outside(bytes),

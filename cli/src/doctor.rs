@@ -76,13 +76,14 @@ fn diagnose(files: &dyn Files) -> Diagnosis {
     let (started, engine) = engine::start(&configuration);
     let lanes = started.as_ref().map(|started| started.lanes);
     let status = Status::read(files);
+    let shares_memory = transports::is_allowed("shm", &configuration);
     let mut sections = vec![
         Section::new("Configuration", configuration.findings()),
         Section::new("Engine", vec![engine]),
     ];
     sections.extend(transports::sections(files, &configuration));
     sections.extend([
-        Section::new("Limits", limits::findings(files, &status, lanes)),
+        Section::new("Limits", limits::findings(files, &status, lanes, shares_memory)),
         Section::new("Privileges", privileges::findings(files, &status)),
         Section::new("Same host", same_host(files, &status)),
         Section::new("Memory", memory(files)),

@@ -76,6 +76,29 @@ fn check_workload(name: &str, [pools, blocks, block_bytes]: [u64; 3]) {
     }
 }
 
+/// A person's table says which, too.
+#[test]
+fn without_a_choice_the_first_transport_that_leads_to_the_peer_is_taken() {
+    let few = ["local", "--reps=1", "--warmup=0", "--no-limit", "--workload=token"];
+    for (allowed, taken) in [(None, "shm"), (Some("tcp,shm"), "tcp")] {
+        let allow = |command: &mut Command| {
+            if let Some(allowed) = allowed {
+                command.env("KVX_TRANSPORTS", allowed);
+            }
+        };
+        let mut json = bench(&[&few[..], &["--json"]].concat());
+        allow(&mut json);
+        for row in rows(&mut json) {
+            assert_eq!(text(&row, "transport"), taken, "{row}");
+        }
+        let mut table = bench(&few);
+        allow(&mut table);
+        let (code, table, stderr) = outcome(&mut table);
+        assert_eq!(code, 0, "{stderr}");
+        assert!(table.lines().skip(1).all(|line| line.ends_with(taken)), "{table}");
+    }
+}
+
 #[test]
 fn large_moves_256_blocks_of_1_mib() {
     check_workload("large", [1, 256, 1 << 20]);
@@ -183,8 +206,10 @@ fn without_json_there_is_a_table() {
         assert!(table[0].contains(head), "{}", table[0]);
     }
     let cells: Vec<_> = table[1].split_whitespace().collect();
-    assert_eq!(cells[..6], ["ping", "read", "engine", "tcp", "4096", "1"]);
-    assert!(cells[6..].iter().all(|cell| cell.parse::<f64>().is_ok()), "{cells:?}");
+    assert_eq!(cells[..6], ["ping", "read", "engine", "eventfd", "4096", "1"]);
+    let [figures @ .., transport] = &cells[6..] else { panic!("{cells:?}") };
+    assert_eq!(*transport, "shm");
+    assert!(figures.iter().all(|cell| cell.parse::<f64>().is_ok()), "{cells:?}");
     assert_eq!(table[0].len(), table[1].len());
 }
 

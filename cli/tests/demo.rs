@@ -73,7 +73,20 @@ fn content_follows_from_the_seed_and_not_from_how_it_moves() {
     let first = digests(&["--seed=7"]);
     assert!(are_distinct(&first), "{first:?}");
     assert_eq!(first, digests(&["--seed=7", "--lanes=1", "--transport=tcp"]));
+    assert_eq!(first, digests(&["--seed=7", "--lanes=1", "--transport=shm"]));
     assert!(are_distinct(&[first, digests(&["--seed=8"])].concat()));
+}
+
+#[test]
+fn the_transport_is_told() {
+    let small = ["--tokens=21", "--pace=0"];
+    for (transport, expected) in [(None, "shm"), (Some("--transport=tcp"), "tcp")] {
+        let options: Vec<_> = small.into_iter().chain(transport).collect();
+        let (_, table, stderr) = outcome(&mut demo(&options));
+        assert!(table.contains(&format!("The transport was {expected}. ")), "{table}{stderr}");
+        let (_, json, _) = outcome(&mut demo(&[&options[..], &["--json"]].concat()));
+        assert_eq!(values(&json, "transport"), [expected; 2], "{json}");
+    }
 }
 
 #[test]

@@ -16,9 +16,10 @@ use serde_json::Value;
 use command::{kvx, outcome};
 
 /// What the doctor looks at on every machine.
-const NAMES: [&str; 26] = [
+const NAMES: [&str; 29] = [
     "settings",
     "start",
+    "shm",
     "tcp",
     "tcp_rmem",
     "tcp_wmem",
@@ -35,6 +36,8 @@ const NAMES: [&str; 26] = [
     "boot id",
     "yama",
     "process_vm_readv",
+    "pidfd_getfd",
+    "shared memory",
     "/dev/shm",
     "memfd",
     "memory",
@@ -141,6 +144,10 @@ fn the_machine_that_runs_the_tests_runs_kvx() {
     // Tried out, whatever the outcome.
     let (_, reading, _) = finding(&diagnosis, "process_vm_readv");
     assert!(reading.starts_with("works") || reading.starts_with("refused: "), "{reading}");
+    let (_, taking, _) = finding(&diagnosis, "pidfd_getfd");
+    assert!(taking.starts_with("works") || taking.starts_with("refused"), "{taking}");
+    let works = reading.starts_with("works") && taking.starts_with("works");
+    assert_eq!(finding(&diagnosis, "shared memory").0 == "ok", works, "{diagnosis}");
 }
 
 #[test]

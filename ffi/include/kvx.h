@@ -141,7 +141,8 @@ typedef struct {
   // What peers are told to reach it at, best first: a comma-separated list of "ip", "ip:port"
   // or interface names. Default: what the bound address suggests.
   const char *advertise;
-  // Which transports may be used, best first. Default: "tcp".
+  // Which transports may be used, best first: a comma-separated list of "shm" (memory of a process
+  // on the same host) and "tcp". Default: "shm,tcp".
   const char *transports;
   // A file of mode 0600 with the auth key that all engines of a deployment share; required off
   // loopback, unless `metadata_auth` or `insecure` is said.

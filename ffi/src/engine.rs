@@ -38,7 +38,8 @@ pub struct kvx_engine_options {
     /// What peers are told to reach it at, best first: a comma-separated list of "ip", "ip:port"
     /// or interface names. Default: what the bound address suggests.
     pub advertise: *const c_char,
-    /// Which transports may be used, best first. Default: "tcp".
+    /// Which transports may be used, best first: a comma-separated list of "shm" (memory of a process
+    /// on the same host) and "tcp". Default: "shm,tcp".
     pub transports: *const c_char,
     /// A file of mode 0600 with the auth key that all engines of a deployment share; required off
     /// loopback, unless `metadata_auth` or `insecure` is said.

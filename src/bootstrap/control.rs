@@ -15,6 +15,7 @@ use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::Notify;
 
+use super::near;
 use crate::clock;
 use crate::engine::Shared;
 use crate::peer::Link;
@@ -42,7 +43,7 @@ pub(super) fn spawn(
     from: SocketAddr,
 ) {
     tune(&stream);
-    let is_near = stream.local_addr().is_ok_and(|here| here.ip() == from.ip());
+    let is_near = stream.local_addr().is_ok_and(|own| near::is_near(own, from));
     let (number, stop) = link.connected(established, dialed_here, from, is_near);
     let ended = shared.farewell();
     shared.runtime.spawn(async move {

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError, TryLockError};
 use std::task::{Wake, Waker};
 
-use kvx_core::error::{Cause, Operation, Side};
+use kvx_core::error::{Cause, LaneError, LaneLoss, Operation, Side};
 use kvx_core::id::{GrantId, NotificationId, SessionKey, TransferId};
 use kvx_core::proto::{Delivery, Event, TransferReport};
 use kvx_core::region::Gate;
@@ -58,6 +58,8 @@ impl Link {
                 }
             }
             Event::CloseLane(lane) => self.close_lane(lane),
+            // What follows from that was said once for all lanes, where the transport was ruled out.
+            Event::LaneLost(LaneLoss { cause: LaneError::Unreachable(_), .. }) => {}
             Event::LaneLost(loss) => {
                 tracing::warn!(peer = %self.name(), lane = %loss.lane, cause = %loss.cause, "lane lost");
             }

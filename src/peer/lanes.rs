@@ -168,6 +168,13 @@ impl Link {
         }
     }
 
+    /// The transport of the lanes that there are.
+    pub(crate) fn transport_in_use(&self) -> Option<TransportKind> {
+        let kinds: Vec<_> = self.lanes().values().map(|attached| attached.kind).collect();
+        // Some may be on their way out.
+        kinds.into_iter().find(|kind| !self.is_ruled_out(*kind))
+    }
+
     /// Closes a lane.
     pub(super) fn close_lane(&self, id: LaneId) {
         let attached = self.lanes().remove(&id);

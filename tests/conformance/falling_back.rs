@@ -1,5 +1,5 @@
-//! A transport that does not lead to a peer is left for the next. Not of any one transport: the one
-//! that does not lead there is made for the purpose.
+//! Which transport serves a peer: the first that leads there. Not of any one transport: the one that
+//! does not lead anywhere is made for the purpose.
 
 use std::sync::Arc;
 use std::task::Context;
@@ -13,6 +13,7 @@ use kvx::{Config, Engine};
 use kvx_tcp::{TcpOptions, TcpTransport};
 
 use crate::fabric::{LONG, unique};
+use crate::log;
 use crate::probe::Probe;
 
 /// Leads nowhere: each lane finds out, as soon as it is open.
@@ -64,7 +65,40 @@ fn tcp() -> Arc<dyn Transport> {
 #[test]
 fn a_transport_that_does_not_lead_to_a_peer_is_left_for_the_next() {
     let [a, b] = ["a", "b"].map(|name| engine(name, vec![Arc::new(Nowhere), tcp()]));
+    let probe = Probe::new(&a, &b);
+    probe.rounds(8);
+    assert_eq!(probe.peer.transport(), Some(TransportKind::Tcp));
+}
+
+#[test]
+fn leaving_a_transport_is_one_line_of_the_log_that_names_peer_and_reason() {
+    log::collect();
+    let [a, b] = ["left", "leaves"].map(|name| engine(name, vec![Arc::new(Nowhere), tcp()]));
     Probe::new(&a, &b).rounds(8);
+    let said = log::lines_about(b.name());
+    let [line] = &said[..] else { panic!("{said:?}") };
+    for part in [" INFO ", "transport is ruled out", "shm", "it leads nowhere"] {
+        assert!(line.contains(part), "{line}");
+    }
+}
+
+#[test]
+fn engines_of_one_host_share_memory_unless_one_of_them_does_not_want_to() {
+    log::collect();
+    let default = || Config::default().deadline(LONG);
+    let [a, b] = ["a", "b"].map(|name| Engine::new(default().name(unique(name))).unwrap());
+    let probe = Probe::new(&a, &b);
+    probe.rounds(2);
+    assert_eq!(probe.peer.transport(), Some(TransportKind::Shm));
+    let alone = default().name(unique("alone")).transports([TransportKind::Tcp]);
+    let alone = Engine::new(alone).unwrap();
+    for (from, to) in [(&a, &alone), (&alone, &b)] {
+        let probe = Probe::new(from, to);
+        probe.rounds(2);
+        assert_eq!(probe.peer.transport(), Some(TransportKind::Tcp));
+    }
+    let said = log::lines_about(alone.name());
+    assert_eq!(said, Vec::<String>::new(), "nothing was left that was never tried");
 }
 
 #[test]

@@ -10,6 +10,7 @@
 mod fabric;
 mod falling_back;
 mod layouts;
+mod log;
 mod memory;
 mod probe;
 

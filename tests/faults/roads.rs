@@ -31,7 +31,7 @@ fn lanes_cut_by_a_filter_and_links_that_go_down_are_survived() {
         Err(reason) => return skip(name, &reason),
     };
     let inside = Rc::clone(&namespace);
-    let options = "lanes=2 peer_timeout=1000";
+    let options = "transports=tcp lanes=2 peer_timeout=1000";
     let mut stage = Stage::by(move || inside.command(), "roads", options, options);
     let mut traveller = Traveller::start(&mut stage, options);
     traveller.connect_to(&stage.victim.address.to_string());
@@ -174,9 +174,9 @@ fn corrupted_bytes_land_nowhere_but_where_their_frame_may() {
 /// knows a better road.
 fn relayed(case: &str, options: &str) -> (Stage, Traveller, (Relay, Relay)) {
     let relays = (Relay::new(), Relay::new());
-    let stage_options = format!("lanes=2 advertise={}", relays.1.address);
+    let stage_options = format!("transports=tcp lanes=2 advertise={}", relays.1.address);
     let mut stage = Stage::new(case, &stage_options);
-    let options = format!("{options} lanes=2 advertise={}", relays.0.address);
+    let options = format!("{options} transports=tcp lanes=2 advertise={}", relays.0.address);
     let mut traveller = Traveller::start(&mut stage, &options);
     relays.0.serve(traveller.worker.address);
     relays.1.serve(stage.victim.address);

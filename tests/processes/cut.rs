@@ -11,6 +11,8 @@ use kvx_workers::worker::Worker;
 
 /// Bytes of the one-sided transfers.
 const LEN: u64 = 2 << 20;
+/// The bytes must go through the relays.
+const TCP: &str = "transports=tcp";
 
 #[test]
 fn transfers_complete_whole_and_notifications_come_once_over_lanes_that_are_cut() {
@@ -184,8 +186,9 @@ struct Pair {
 impl Pair {
     fn new(case: &str, deadline: u64) -> Self {
         let relays = (Relay::new(), Relay::new());
-        let options =
-            |relay: &Relay| format!("deadline={deadline} lanes=2 advertise={}", relay.address);
+        let options = |relay: &Relay| {
+            format!("{TCP} deadline={deadline} lanes=2 advertise={}", relay.address)
+        };
         let mut writer = prefill(&format!("writer-{case}"), 1, &options(&relays.0));
         writer.must(&format!("alloc name=source len={LEN} rights=none"));
         writer.must("fill name=source seed=6");

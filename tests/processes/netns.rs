@@ -75,7 +75,7 @@ impl Pair {
                 return None;
             }
         };
-        let options = "lanes=2 peer_timeout=1000";
+        let options = "transports=tcp lanes=2 peer_timeout=1000";
         let mut writer = prefill_by(namespace.command(), &format!("writer-{case}"), 1, options);
         writer.must(&format!("alloc name=source len={LEN} rights=none"));
         writer.must("fill name=source seed=5");

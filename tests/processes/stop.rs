@@ -51,7 +51,7 @@ fn stop_the_sender(case: &str, fence: impl FnOnce(&mut Worker) -> Failure, cause
     let mut random = Random::new(7);
     // The rest of a frame waits in a relay, so that it comes after the fence.
     let relay = Relay::new();
-    let options = format!("advertise={}", relay.address);
+    let options = format!("transports=tcp advertise={}", relay.address);
     let mut sender = prefill(&format!("sender-{case}"), 1, &options);
     relay.serve(sender.address);
     sender.address = relay.address;

@@ -7,16 +7,26 @@ use super::options::{Local, Task};
 use super::placement::Apart;
 use super::process::Process;
 use super::run::{check, exit_code, progress, rows};
+use super::transport::{attempt, first};
 
 /// Runs against a process of its own. Whatever the outcome, that process is not left.
 pub(super) fn run(options: &Local) -> ExitCode {
     let work = &options.work;
-    let (tasks, config, transport) = match check(work, 2) {
+    let (tasks, config, transports) = match check(work, 2) {
         Ok(checked) => checked,
         Err(why) => return super::refuse("local", &why),
     };
     let config = config.bind(loopback()).advertise([]);
     let mut progress = progress(work, &tasks);
+    let transport = first(&transports, |transport| {
+        let serve = Process::serve(&config, transport, &[])?;
+        attempt(config.clone(), transport, &serve.address.to_string())?;
+        serve.dismiss()
+    });
+    let transport = match transport {
+        Ok(transport) => transport,
+        Err(why) => return exit_code(Err(why)),
+    };
     // Pings have processes of their own, for they are kept to CPUs of their own.
     let mut groups = tasks.chunk_by(|one, next| one.is_ping() == next.is_ping());
     let outcome = groups.try_for_each(|tasks| {

@@ -76,7 +76,7 @@ pub(super) struct Work {
     #[arg(long, value_enum, default_value = "both")]
     op: Ops,
 
-    /// The transport; default: the first of KVX_TRANSPORTS.
+    /// The transport; default: the first of KVX_TRANSPORTS that leads to the peer.
     #[arg(long, value_parser = transport())]
     pub(super) transport: Option<TransportKind>,
 
@@ -172,19 +172,18 @@ impl Serve {
 }
 
 impl Work {
-    /// The engine's options, and the one transport that it uses.
-    pub(super) fn config(&self) -> Result<(Config, TransportKind), Invalid> {
+    /// The engine's options, and the transports of which it uses one.
+    pub(super) fn config(&self) -> Result<(Config, Vec<TransportKind>), Invalid> {
         let mut config = Config::from_env()?;
-        let transport = match self.transport {
-            Some(transport) => transport,
-            None => first_transport(&config)?,
+        let transports = match self.transport {
+            Some(transport) => vec![transport],
+            None => allowed_transports(&config)?,
         };
-        config = config.transports([transport]);
         if let Some(lanes) = self.lanes {
             config = config.lanes(lanes);
         }
         config.validate()?;
-        Ok((config, transport))
+        Ok((config, transports))
     }
 
     /// Transfers that are measured for these rows.
@@ -294,12 +293,11 @@ impl ValueEnum for Choice {
     }
 }
 
-/// The best transport that the environment allows.
-fn first_transport(config: &Config) -> Result<TransportKind, Invalid> {
+/// The transports that the environment allows, best first.
+fn allowed_transports(config: &Config) -> Result<Vec<TransportKind>, Invalid> {
     let settings = config.settings();
     let list = settings.iter().find(|setting| setting.name == "transports");
-    let first = list.and_then(|list| list.value.split(',').next());
-    first.unwrap_or_default().parse()
+    list.map_or("", |list| &list.value).split(',').map(str::parse).collect()
 }
 
 /// An address on this host, with or without a port.

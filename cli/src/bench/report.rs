@@ -6,7 +6,7 @@ use super::figures::{Limit, Row, micros};
 use super::messages::op_name;
 
 /// The columns of the table and their widths, numbers to the right.
-const COLUMNS: [(&str, usize); 16] = [
+const COLUMNS: [(&str, usize); 17] = [
     ("Workload", 8),
     ("Op", 5),
     ("Memory", 6),
@@ -23,6 +23,7 @@ const COLUMNS: [(&str, usize); 16] = [
     ("Ratio", 5),
     ("memcpy (GB/Sec)", 15),
     ("CPU (s/GiB)", 11),
+    ("Transport", 9),
 ];
 
 /// Columns of words, which begin to the left.
@@ -59,6 +60,7 @@ pub(super) fn line(row: &Row) -> String {
         row.ratio().map_or(NOTHING.to_owned(), |ratio| format!("{ratio:.2}")),
         number(memcpy.map(Limit::gbps)),
         number(Some(row.cpu_a_gib())),
+        row.transport.to_string(),
     ])
 }
 

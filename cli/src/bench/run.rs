@@ -14,31 +14,37 @@ use super::measure::{Settings, measure};
 use super::options::{Run, Task, Work};
 use super::progress::Progress;
 use super::report;
+use super::transport::{attempt, first};
 
 /// Runs against the side that serves at `--peer`.
 pub(super) fn run(options: &Run) -> ExitCode {
     let Run { peer, work } = options;
     let checked = check(work, 1);
-    let (tasks, config, transport) = match checked {
+    let (tasks, config, transports) = match checked {
         Ok(checked) => checked,
         Err(why) => return super::refuse("run", &why),
     };
     let mut progress = progress(work, &tasks);
-    let outcome = rows(work, &tasks, config, transport, peer, &mut progress);
+    let transport = first(&transports, |transport| attempt(config.clone(), transport, peer));
+    let outcome =
+        transport.and_then(|transport| rows(work, &tasks, config, transport, peer, &mut progress));
     progress.finish();
     exit_code(outcome)
 }
 
-/// The rows that are asked for, how to build the engine, and the one transport that it uses;
+/// The rows that are asked for, how to build the engine, and the transports of which it uses one;
 /// `sides` of each row are on this host.
 ///
 /// # Errors
 /// The options make no sense, together or on this machine.
-pub(super) fn check(work: &Work, sides: u64) -> Result<(Vec<Task>, Config, TransportKind), String> {
+pub(super) fn check(
+    work: &Work,
+    sides: u64,
+) -> Result<(Vec<Task>, Config, Vec<TransportKind>), String> {
     let tasks = work.tasks()?;
-    let (config, transport) = work.config().map_err(|error| error.to_string())?;
+    let (config, transports) = work.config().map_err(|error| error.to_string())?;
     work.check_memory(&tasks, sides)?;
-    Ok((tasks, config, transport))
+    Ok((tasks, config, transports))
 }
 
 /// Shows how far these rows are.
@@ -56,7 +62,7 @@ pub(super) fn rows(
     peer: &str,
     progress: &mut Progress,
 ) -> Result<(), Problem> {
-    let engine = Engine::new(config)?;
+    let engine = Engine::new(config.transports([transport]))?;
     let settings = Settings {
         transport,
         lanes: engine.lanes(),

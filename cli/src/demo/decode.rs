@@ -43,6 +43,11 @@ pub(super) fn run(parent: &mut Parent, options: &Options, rank: u32) -> Result<(
     for received in all_received {
         tell(&Report::Received(received));
     }
+    for (instance, peer) in (0..).zip(&peers) {
+        if let Some(transport) = peer.transport() {
+            tell(&Report::Transport { instance, transport });
+        }
+    }
     tell(&Report::Spent { cpu });
 
     match options.corrupt.filter(|_| rank == 0) {

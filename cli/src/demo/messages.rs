@@ -6,6 +6,8 @@ use std::net::SocketAddr;
 use std::str::{FromStr, SplitWhitespace};
 use std::time::Duration;
 
+use kvx::transport::TransportKind;
+
 /// From the parent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Order {
@@ -29,6 +31,11 @@ pub(super) enum Report {
     },
     Sent(Sent),
     Received(Received),
+    /// What an instance's prompt came over.
+    Transport {
+        instance: u32,
+        transport: TransportKind,
+    },
     /// CPU time of a decode process for all its sessions.
     Spent {
         cpu: Duration,
@@ -110,6 +117,9 @@ impl fmt::Display for Report {
             Self::Received(Received { instance, first_layer, complete }) => {
                 write!(f, "received {instance} {} {}", nanos(first_layer), nanos(complete))
             }
+            Self::Transport { instance, transport } => {
+                write!(f, "transport {instance} {transport}")
+            }
             Self::Spent { cpu } => write!(f, "spent {}", nanos(cpu)),
             Self::Digest { instance, digest } => write!(f, "digest {instance} {digest}"),
             Self::Outside { bytes } => write!(f, "outside {bytes}"),
@@ -144,6 +154,7 @@ impl FromStr for Report {
                 first_layer: words.time()?,
                 complete: words.time()?,
             }),
+            "transport" => Self::Transport { instance: words.parse()?, transport: words.parse()? },
             "spent" => Self::Spent { cpu: words.time()? },
             "digest" => Self::Digest { instance: words.parse()?, digest: words.parse()? },
             "outside" => Self::Outside { bytes: words.parse()? },
@@ -200,6 +211,7 @@ mod tests {
                 cpu: time(6),
             }),
             Report::Received(Received { instance: 1, first_layer: time(2), complete: time(3) }),
+            Report::Transport { instance: 1, transport: TransportKind::Shm },
             Report::Spent { cpu: time(1) },
             Report::Digest { instance: 1, digest: "ab".to_owned() },
             Report::Outside { bytes: 3 },

@@ -47,6 +47,13 @@ fn conclusion(tally: &Tally<'_>) -> String {
         (0, _) => "Digests are equal, BUT MEMORY OUTSIDE OF THE GRANTED BLOCKS WAS TOUCHED.",
         _ => "DIGESTS DIFFER.",
     };
+    let mut transports: Vec<_> =
+        tally.rows().iter().filter_map(|row| row.transport).map(|kind| kind.to_string()).collect();
+    transports.sort();
+    transports.dedup();
+    if !transports.is_empty() {
+        let _ = write!(text, "The transport was {}. ", transports.join(" and "));
+    }
     text += sentence;
     if tally.outside > 0 {
         let _ = write!(text, " Bytes touched outside: {}.", count_text(tally.outside));
@@ -59,9 +66,10 @@ pub(super) fn json(tally: &Tally<'_>) -> String {
     let options = tally.options;
     let rows = tally.rows();
     let pairs = rows.iter().map(|row| {
-        let Row { instance, rank, figures, digests: [prefill, decode] } = row;
+        let Row { instance, rank, figures, transport, digests: [prefill, decode] } = row;
+        let transport = transport.map_or("null".to_owned(), |kind| format!("\"{kind}\""));
         format!(
-            "{{\"prefill_instance\":{instance},\"rank\":{rank},{},\
+            "{{\"prefill_instance\":{instance},\"rank\":{rank},\"transport\":{transport},{},\
              \"prefill_digest\":\"{prefill}\",\"decode_digest\":\"{decode}\"}}",
             json_figures(figures)
         )

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use kvx::transport::TransportKind;
+
 use super::messages::{Received, Sent};
 use super::options::Options;
 use super::role::Role;
@@ -27,6 +29,7 @@ struct Pair {
     rank: u32,
     sent: Option<Sent>,
     received: Option<Received>,
+    transport: Option<TransportKind>,
     /// Of the prefill rank's and the decode rank's memory.
     digests: [Option<String>; 2],
 }
@@ -56,6 +59,8 @@ pub(super) struct Row<'a> {
     pub(super) instance: u32,
     pub(super) rank: u32,
     pub(super) figures: Figures,
+    /// What the prompt came over, if its connection was still there to tell.
+    pub(super) transport: Option<TransportKind>,
     /// Of the prefill rank's and the decode rank's memory.
     pub(super) digests: [&'a str; 2],
 }
@@ -76,6 +81,10 @@ impl<'a> Tally<'a> {
 
     pub(super) fn received(&mut self, role: Role, received: Received) {
         self.pair(received.instance, role.rank(), |pair| pair.received = Some(received));
+    }
+
+    pub(super) fn transport(&mut self, role: Role, instance: u32, transport: TransportKind) {
+        self.pair(instance, role.rank(), |pair| pair.transport = Some(transport));
     }
 
     pub(super) fn spent(&mut self, role: Role, cpu: Duration) {
@@ -141,7 +150,8 @@ impl<'a> Tally<'a> {
             cpu: sent.cpu + decode_cpu,
             equal: digests[0] == digests[1] && sent.bytes == self.options.prompt_bytes(),
         };
-        Some(Row { instance: pair.instance, rank: pair.rank, figures, digests })
+        let Pair { instance, rank, transport, .. } = *pair;
+        Some(Row { instance, rank, figures, transport, digests })
     }
 
     fn pair(&mut self, instance: u32, rank: u32, change: impl FnOnce(&mut Pair)) {
@@ -154,7 +164,7 @@ impl<'a> Tally<'a> {
 
 impl Pair {
     fn new(instance: u32, rank: u32) -> Self {
-        Self { instance, rank, sent: None, received: None, digests: [None, None] }
+        Self { instance, rank, sent: None, received: None, transport: None, digests: [None, None] }
     }
 }
 

@@ -25,11 +25,17 @@ struct Limit {
     hard: Option<u64>,
 }
 
-/// `lanes` are those to each peer, if an engine has told.
-pub(super) fn findings(files: &dyn Files, status: &Status, lanes: Option<u16>) -> Vec<Finding> {
+/// `lanes` are those to each peer, if an engine has told; `shares_memory`: they may be of the
+/// transport shm.
+pub(super) fn findings(
+    files: &dyn Files,
+    status: &Status,
+    lanes: Option<u16>,
+    shares_memory: bool,
+) -> Vec<Finding> {
     let limit = |name| parsed(files, PATH, |text| parse(text, name));
     let nofile = match limit("Max open files") {
-        Ok(limit) => open_files(limit, lanes),
+        Ok(limit) => open_files(limit, lanes, shares_memory),
         Err(why) => Finding::unknown("nofile", why),
     };
     let memlock = match limit("Max locked memory") {
@@ -49,13 +55,14 @@ fn parse(text: &str, name: &str) -> Option<Limit> {
     Some(Limit { soft: value()?, hard: value()? })
 }
 
-/// A peer takes a control connection and its lanes.
-fn open_files(limit: Limit, lanes: Option<u16>) -> Finding {
+/// A peer takes a control connection and its lanes; those of shm take a descriptor more.
+fn open_files(limit: Limit, lanes: Option<u16>, shares_memory: bool) -> Finding {
     const NAME: &str = "nofile";
     let Some(soft) = limit.soft else { return Finding::ok(NAME, "no limit of open files") };
     // What the engine asks for where it is not told otherwise, at most.
     let lanes = u64::from(lanes.unwrap_or(4));
-    let peers = soft.saturating_sub(OTHERS) / (lanes + 1);
+    let each = if shares_memory { 2 * lanes + 1 } else { lanes + 1 };
+    let peers = soft.saturating_sub(OTHERS) / each;
     let found = format!(
         "{} open files, enough for about {} {} of {lanes} {}",
         count_text(soft),
@@ -109,7 +116,7 @@ mod tests {
     use super::*;
 
     fn found(machine: &Machine, lanes: Option<u16>) -> [(State, String); 2] {
-        let findings = findings(machine, &Status::read(machine), lanes);
+        let findings = findings(machine, &Status::read(machine), lanes, false);
         let found = findings.into_iter().map(|finding| (finding.state(), finding.found));
         found.collect::<Vec<_>>().try_into().unwrap()
     }
@@ -137,7 +144,7 @@ mod tests {
     fn the_soft_limit_can_be_raised_up_to_the_hard_one() {
         let advice = |soft, hard| {
             let limit = Limit { soft: Some(soft), hard };
-            open_files(limit, None).advice().unwrap_or_default().to_owned()
+            open_files(limit, None, false).advice().unwrap_or_default().to_owned()
         };
         assert!(advice(1024, Some(4096)).ends_with("ulimit -n 4096."));
         assert!(advice(1024, None).ends_with("ulimit -n 65536."));
@@ -151,6 +158,14 @@ mod tests {
         assert!(!lifts_memlock(&CONTAINER, &capable));
         let limit = Limit { soft: Some(1 << 16), hard: None };
         assert_eq!(locked_memory(limit, true).state(), State::Ok);
+    }
+
+    #[test]
+    fn lanes_that_share_memory_take_two_descriptors() {
+        let limit = Limit { soft: Some(OTHERS + 900), hard: None };
+        let found = |shares_memory| open_files(limit, Some(4), shares_memory).found;
+        assert!(found(false).ends_with("about 180 peers of 4 lanes"), "{}", found(false));
+        assert!(found(true).ends_with("about 100 peers of 4 lanes"), "{}", found(true));
     }
 
     #[test]

@@ -1,11 +1,12 @@
-//! Whether a process can read another's memory here, tried out: a child of this process reads a
-//! nonce out of it. What the outcome means is said in [`super::process_memory`].
+//! Whether a process can read another's memory here, and take descriptors out of it, tried out: a
+//! child of this process does both. What the outcome means is said in [`super::process_memory`].
 //!
 //! The child is no ancestor of what it reads, as one worker is none of another, so that Yama
 //! treats it alike.
 
 use std::fmt::Write as _;
 use std::io::{self, BufRead, BufReader, IoSliceMut, Read, Write};
+use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, ChildStdin, ChildStdout, Command, ExitCode, Stdio};
 
@@ -13,7 +14,9 @@ use clap::Args;
 use nix::errno::Errno;
 use nix::sys::uio::{RemoteIoVec, process_vm_readv};
 use nix::unistd::Pid;
-use rustix::process::{PTracer, set_ptracer};
+use rustix::fs::{MemfdFlags, memfd_create};
+use rustix::io::{pread, pwrite};
+use rustix::process::{PTracer, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open, set_ptracer};
 
 /// Bytes that are read: so many are not right by luck.
 const NONCE: usize = 16;
@@ -34,6 +37,8 @@ pub(super) struct Outcomes {
     pub(super) other: Outcome,
     /// Its parent's, after that had named it (PR_SET_PTRACER).
     pub(super) named: Outcome,
+    /// A descriptor of its parent, then, too.
+    pub(super) taken: Outcome,
 }
 
 /// Has a child read this process's memory.
@@ -47,7 +52,10 @@ pub(super) fn attempt() -> Result<Outcomes, String> {
     source.read_exact(&mut nonce).map_err(random)?;
     // The compiler must not think that nobody looks at it.
     let nonce = std::hint::black_box(Box::new(nonce));
-    let mut reader = Reader::spawn(nonce.as_ptr() as usize)?;
+    let memfd = memfd_create("kvx-doctor", MemfdFlags::CLOEXEC)
+        .and_then(|memfd| pwrite(&memfd, &*nonce, 0).map(|_| memfd))
+        .map_err(|errno| format!("memfd_create: {errno}"))?;
+    let mut reader = Reader::spawn(nonce.as_ptr() as usize, memfd.as_raw_fd())?;
     let own = reader.ask(READ_OWN)?;
     let own = own.outcome(&[OWN; NONCE])?;
     let other = reader.ask(READ_OTHER)?.outcome(&*nonce)?;
@@ -55,15 +63,16 @@ pub(super) fn attempt() -> Result<Outcomes, String> {
         // Without Yama there is nobody to tell (EINVAL), and the outcome is the same once more.
         let _ = set_ptracer(PTracer::ProcessID(child));
     }
-    let named = reader.ask(READ_OTHER);
+    let (named, taken) = (reader.ask(READ_OTHER), reader.ask(TAKE));
     let _ = set_ptracer(PTracer::None);
-    let named = named?.outcome(&*nonce)?;
+    let (named, taken) = (named?.outcome(&*nonce)?, taken?.outcome(&*nonce)?);
     drop(std::hint::black_box(nonce));
-    Ok(Outcomes { own, other, named })
+    Ok(Outcomes { own, other, named, taken })
 }
 
 const READ_OWN: &str = "own";
 const READ_OTHER: &str = "other";
+const TAKE: &str = "take";
 
 /// What the child's own memory holds.
 const OWN: u8 = 0x5a;
@@ -76,12 +85,13 @@ struct Reader {
 }
 
 impl Reader {
-    /// A child that reads this process's memory at `address`.
-    fn spawn(address: usize) -> Result<Self, String> {
+    /// A child that reads this process's memory at `address`, and takes its descriptor `memfd`.
+    fn spawn(address: usize, memfd: RawFd) -> Result<Self, String> {
         // This very program, even if its file has been replaced since.
         let mut command = Command::new("/proc/self/exe");
         command.arg0("kvx").arg("doctor-probe");
-        command.args([std::process::id().to_string(), address.to_string()]);
+        let numbers = [std::process::id().to_string(), address.to_string(), memfd.to_string()];
+        command.args(numbers);
         for (name, _) in std::env::vars_os() {
             // It is asked nothing that they decide.
             if name.to_string_lossy().starts_with("KVX_") {
@@ -147,6 +157,8 @@ pub(crate) struct ProbeArguments {
     pid: i32,
     /// Where in its memory.
     address: usize,
+    /// A descriptor of it.
+    descriptor: i32,
 }
 
 /// The child: reads what it is asked to, until its standard input ends.
@@ -156,6 +168,7 @@ pub(crate) fn probe(arguments: &ProbeArguments) -> ExitCode {
         let answer = match line.as_deref() {
             Ok(READ_OWN) => read(Pid::this(), own.as_ptr() as usize),
             Ok(READ_OTHER) => read(Pid::from_raw(arguments.pid), arguments.address),
+            Ok(TAKE) => take(arguments.pid, arguments.descriptor),
             _ => return ExitCode::FAILURE,
         };
         let said = match answer {
@@ -175,6 +188,21 @@ fn read(pid: Pid, base: usize) -> Result<Vec<u8>, Errno> {
     let len = process_vm_readv(pid, &mut [IoSliceMut::new(&mut bytes)], &remote)?;
     bytes.truncate(len);
     Ok(bytes)
+}
+
+/// What the file of another process's descriptor begins with.
+fn take(pid: i32, descriptor: RawFd) -> Result<Vec<u8>, Errno> {
+    let pid = Some(pid).filter(|pid| *pid > 0).and_then(rustix::process::Pid::from_raw);
+    let take = |pid| {
+        let process = pidfd_open(pid, PidfdFlags::empty())?;
+        let file = pidfd_getfd(&process, descriptor, PidfdGetfdFlags::empty())?;
+        let mut bytes = vec![0; NONCE];
+        let len = pread(&file, &mut bytes, 0)?;
+        bytes.truncate(len);
+        Ok(bytes)
+    };
+    let taken: rustix::io::Result<_> = pid.ok_or(rustix::io::Errno::SRCH).and_then(take);
+    taken.map_err(|errno| Errno::from_raw(errno.raw_os_error()))
 }
 
 fn hexadecimal(bytes: &[u8]) -> String {

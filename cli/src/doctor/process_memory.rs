@@ -1,5 +1,5 @@
-//! Whether processes of this host may read each other's memory (process_vm_readv(2)), and if not,
-//! what refuses it. Only a transport for the same host needs that.
+//! Whether processes of this host may read each other's memory (process_vm_readv(2)) and share
+//! their own (pidfd_getfd(2)), and if not, what refuses it. Only the transport shm needs that.
 
 use std::fmt;
 
@@ -53,15 +53,20 @@ impl Scope {
 
 pub(super) fn findings(files: &dyn Files, status: &Status) -> Vec<Finding> {
     let scope = Scope::read(files);
-    let reading = match probe::attempt() {
+    let mut findings = vec![yama(&scope, status)];
+    match probe::attempt() {
         Ok(outcomes) => {
             let dumpable = dumpable_behavior();
             let is_dumpable = dumpable.map_or(true, |is| is == DumpableBehavior::Dumpable);
-            reading(outcomes, &scope, status, is_dumpable)
+            findings.push(reading(outcomes, &scope, status, is_dumpable));
+            findings.push(taking(outcomes, status));
+            findings.push(together(outcomes));
         }
-        Err(why) => Finding::unknown(READING, why),
-    };
-    vec![yama(&scope, status), reading]
+        Err(why) => {
+            findings.extend([READING, TAKING, TOGETHER].map(|name| Finding::unknown(name, &why)));
+        }
+    }
+    findings
 }
 
 /// A note that processes cannot read each other, and what lets them.
@@ -82,7 +87,8 @@ fn yama(scope: &Scope, status: &Status) -> Finding {
         Scope::Absent => Finding::ok(NAME, "not there: ptrace(2) alone decides who reads whom"),
         Scope::Classic => Finding::ok(NAME, "scope 0: processes of one user may read each other"),
         Scope::Restricted => {
-            Finding::ok(NAME, "scope 1: a process is read by those that it names itself")
+            let found = "scope 1: a process is read by those that it names itself, as kvx does";
+            Finding::ok(NAME, found)
         }
         Scope::Admin if status.has(Capability::SysPtrace) == Ok(true) => {
             Finding::ok(NAME, "scope 2: CAP_SYS_PTRACE is needed to read others, and is there")
@@ -100,7 +106,7 @@ const READING: &str = "process_vm_readv";
 
 /// What the reads of the child mean.
 fn reading(outcomes: Outcomes, scope: &Scope, status: &Status, is_dumpable: bool) -> Finding {
-    let Outcomes { own, other, named } = outcomes;
+    let Outcomes { own, other, named, .. } = outcomes;
     let refused = |why: fmt::Arguments<'_>, remedy: &str| {
         cannot_read(READING, format!("refused: {why}"), remedy)
     };
@@ -157,15 +163,55 @@ fn reading(outcomes: Outcomes, scope: &Scope, status: &Status, is_dumpable: bool
     }
 }
 
+const TAKING: &str = "pidfd_getfd";
+
+/// What it means that the child could take a descriptor, or could not.
+fn taking(outcomes: Outcomes, status: &Status) -> Finding {
+    let Outcomes { named, taken, .. } = outcomes;
+    let Err(errno) = taken else {
+        return Finding::ok(TAKING, "works: a child process has taken a descriptor of this one");
+    };
+    if named.is_err() && errno != Errno::ENOSYS {
+        let remedy = format!("see {READING}: the same rules hold for both.");
+        return cannot_read(TAKING, format!("refused ({errno:?}), as {READING} is"), &remedy);
+    }
+    if status.is_filtered == Ok(true) {
+        let found = format!("refused: a seccomp filter forbids it, or pidfd_open ({errno:?})");
+        let remedy = "allow pidfd_open and pidfd_getfd in the container's seccomp profile, or start \
+                      it with --cap-add=SYS_PTRACE, for which Docker's own profile allows them.";
+        return cannot_read(TAKING, found, remedy);
+    }
+    let found = format!("refused: the kernel does not have it, or forbids it ({errno:?})");
+    cannot_read(TAKING, found, "run Linux 5.6 or later.")
+}
+
+const TOGETHER: &str = "shared memory";
+
+/// What engines here will do.
+fn together(outcomes: Outcomes) -> Finding {
+    let Outcomes { named, taken, .. } = outcomes;
+    if named.is_ok() && taken.is_ok() {
+        let found = "engines of one user and one pid namespace move bytes by shm here; the log \
+                     names peers for which it is ruled out, and why";
+        return Finding::ok(TOGETHER, found);
+    }
+    let found = "engines here move bytes by TCP, though they are on one host";
+    cannot_read(TOGETHER, found, "mend what is refused above.")
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::finding::State;
     use super::super::machines::{CONTAINER, NOTHING, ROOT_BOX};
     use super::*;
 
-    const WORKS: Outcomes = Outcomes { own: Ok(()), other: Ok(()), named: Ok(()) };
-    const REFUSED: Outcomes =
-        Outcomes { own: Ok(()), other: Err(Errno::EPERM), named: Err(Errno::EPERM) };
+    const WORKS: Outcomes = Outcomes { own: Ok(()), other: Ok(()), named: Ok(()), taken: Ok(()) };
+    const REFUSED: Outcomes = Outcomes {
+        own: Ok(()),
+        other: Err(Errno::EPERM),
+        named: Err(Errno::EPERM),
+        taken: Err(Errno::EPERM),
+    };
 
     #[test]
     fn yama_is_absent_or_has_a_scope() {
@@ -194,6 +240,33 @@ mod tests {
         let named = found(Outcomes { named: Ok(()), ..REFUSED });
         assert_eq!(named.state(), State::Ok);
         assert!(named.found.contains("PR_SET_PTRACER"), "{named:?}");
+    }
+
+    #[test]
+    fn a_descriptor_is_taken_or_something_refuses_it() {
+        let (root, container) = (Status::read(&ROOT_BOX), Status::read(&CONTAINER));
+        assert_eq!(taking(WORKS, &container).state(), State::Ok);
+        let only = |errno| Outcomes { taken: Err(errno), ..WORKS };
+        let cases = [
+            (REFUSED, &container, "as process_vm_readv is"),
+            (only(Errno::EPERM), &container, "seccomp filter"),
+            (only(Errno::ENOSYS), &root, "kernel does not have it"),
+        ];
+        for (outcomes, status, expected) in cases {
+            let finding = taking(outcomes, status);
+            assert_eq!(finding.state(), State::Note, "{finding:?}");
+            assert!(finding.found.contains(expected), "{expected}: {finding:?}");
+        }
+    }
+
+    #[test]
+    fn memory_is_shared_where_both_calls_work() {
+        assert_eq!(together(WORKS).state(), State::Ok);
+        let named = Outcomes { other: Err(Errno::EPERM), ..WORKS };
+        assert_eq!(together(named).state(), State::Ok);
+        for lacks in [REFUSED, Outcomes { taken: Err(Errno::ENOSYS), ..WORKS }] {
+            assert!(together(lacks).found.contains("by TCP"), "{lacks:?}");
+        }
     }
 
     #[test]

@@ -30,9 +30,14 @@ pub(super) fn sections(files: &dyn Files, configuration: &Configuration) -> Vec<
     sections.collect()
 }
 
+/// Whether engines may use the transport of this name.
+pub(super) fn is_allowed(name: &str, configuration: &Configuration) -> bool {
+    let allowed = configuration.value("transports").unwrap_or_default();
+    allowed.split(',').any(|allowed| allowed == name)
+}
+
 fn chosen(name: &'static str, configuration: &Configuration) -> Finding {
-    let chosen = configuration.value("transports").unwrap_or_default();
-    match chosen.split(',').any(|chosen| chosen == name) {
+    match is_allowed(name, configuration) {
         true => Finding::ok(name, "in this build, and allowed by KVX_TRANSPORTS"),
         false => {
             let advice = format!("To use it, name {name} in KVX_TRANSPORTS.");

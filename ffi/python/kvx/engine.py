@@ -45,7 +45,8 @@ class Engine:
         bind: where to listen, "ip" or "ip:port". Default: any free port on loopback.
         advertise: what peers are told to reach it at, best first: a comma-separated list of "ip",
             "ip:port" or interface names. Default: what the bound address suggests.
-        transports: which transports may be used, best first. Default: "tcp".
+        transports: which transports may be used, best first: a comma-separated list of "shm"
+            (memory of a process on the same host) and "tcp". Default: "shm,tcp".
         auth_key_file: a file of mode 0600 with the key that all engines of a deployment share;
             required off loopback, unless `metadata_auth` or `insecure` is said.
         metadata_auth: whoever holds metadata of this engine may connect, and nobody else but who

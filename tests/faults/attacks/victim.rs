@@ -85,7 +85,8 @@ impl Victim {
         let (shown, hidden) = (blob(&given_away.join(",")), blob("guard,private,exposed"));
         let regions = Metadata::decode(&shown).unwrap().regions;
         let names = regions.iter().map(|region| region.id).zip(given_away).collect();
-        let mut other = stage.third(&format!("other-{case}"), "");
+        // The attacker's lanes are TCP's, whose threads start with the first of them.
+        let mut other = stage.third(&format!("other-{case}"), "transports=tcp");
         if options == BY_METADATA {
             let blob = stage.victim.must("blob names=");
             other.must(&format!("add peer=victim blob={}", blob.get("blob")));
