@@ -460,7 +460,7 @@ impl Receiver {
     fn pass(&mut self, channel: &Channel, attached: &Attached) {
         self.at += self.words;
         channel.own.release(self.at);
-        channel.ring_if_full(attached);
+        channel.ring_if_full(attached, self.at);
     }
 
     /// Lets go of the frame's memory.

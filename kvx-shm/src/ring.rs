@@ -6,10 +6,11 @@
 //! for ever, and begin at 0.
 //!
 //! # Who wakes whom
-//! A side that finds nothing to read, or no room to write, leaves a mark ([`ASLEEP`], [`FULL`]) that
-//! is another each time, looks once more, and sleeps. The other side, having written, or read, looks
-//! for a mark that it has not seen yet, and rings. A side that looks again and again, and need not
-//! be rung for what it reads, says so by an even mark. Both stores and both looks are sequentially
+//! A side that finds nothing to read leaves a mark ([`ASLEEP`]) that is another each time, looks once
+//! more, and sleeps. The other side, having written, looks for a mark that it has not seen yet, and
+//! rings. A side that looks again and again, and need not be rung, says so by an even mark. A side
+//! that finds no room to write leaves as its mark ([`FULL`]) how far the other side is to read before
+//! it rings, so that it is not woken for each message. Both stores and both looks are sequentially
 //! consistent, so that one of the two sees what the other has done.
 
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
@@ -21,7 +22,7 @@ use crate::shared::Words;
 
 /// Words of a ring; a power of two. Room for seven of the longest messages, which name some
 /// megabyte each.
-const RING: u64 = 1 << 15;
+pub(crate) const RING: u64 = 1 << 15;
 /// Where the ring begins, behind the page of positions.
 const RING_AT: usize = 512;
 /// Words of the whole.
@@ -117,9 +118,9 @@ impl Own {
             .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |mark| Some(next(mark)));
     }
 
-    /// Asks to be rung when there is room; followed by another look.
-    pub(crate) fn mark_full(&self) {
-        self.word(FULL).fetch_add(1, Ordering::SeqCst);
+    /// Asks to be rung once the other side has read so far; followed by another look.
+    pub(crate) fn ask_for_room(&self, position: u64) {
+        self.word(FULL).store(position, Ordering::SeqCst);
     }
 
     fn word(&self, index: usize) -> &AtomicU64 {
@@ -208,9 +209,10 @@ impl Theirs {
         Some(self.load(ASLEEP)).filter(|mark| mark % 2 == 1)
     }
 
-    /// The mark that it left when it last found no room.
-    pub(crate) fn full(&self) -> u64 {
-        self.load(FULL)
+    /// Up to where it wants this side to have read before it is rung for room: this mark, if it was
+    /// reached.
+    pub(crate) fn wants_room(&self, read: u64) -> Option<u64> {
+        Some(self.load(FULL)).filter(|position| (1..=read).contains(position))
     }
 
     fn load(&self, index: usize) -> u64 {
@@ -262,6 +264,15 @@ mod tests {
             at += message.len() as u64;
             assert_eq!(theirs.readable(at).unwrap(), 0);
         }
+    }
+
+    #[test]
+    fn who_wants_room_is_rung_when_as_much_was_read_and_not_before() {
+        let (own, theirs) = ring();
+        assert_eq!(theirs.wants_room(0), None);
+        assert_eq!(theirs.wants_room(u64::MAX), None);
+        own.ask_for_room(7);
+        assert_eq!((theirs.wants_room(6), theirs.wants_room(7)), (None, Some(7)));
     }
 
     #[test]

@@ -30,14 +30,19 @@ use kvx_io::{LaneState, Outgoing, Places, SendHalf, Sent};
 
 use crate::message::{self, MAX_WORDS, OFFER, Offer, TAKE_BACK};
 use crate::pools::Slots;
+use crate::ring::RING;
 use crate::setup::{Attached, Channel};
 
-/// Bytes of payload that may wait to be copied: enough for whoever copies never to wait, and no more,
-/// for what is sent after them waits behind them.
-const BACKLOG: u64 = 2 << 20;
+/// Bytes of payload that may wait to be copied, give or take a message: enough for whoever copies never
+/// to wait, though this side is woken only when half of it is done; and no more, for what is sent after
+/// them waits behind them.
+const BACKLOG: u64 = 8 << 20;
 
 /// Words of what may be offered, or taken back, at a time: what is left waits for the next message.
 const NOTES: usize = 256;
+
+/// Words that must be free before another message is begun.
+const ROOM: u64 = (2 * NOTES + MAX_WORDS) as u64;
 
 /// How long a copy that the other side is in the middle of is waited for: far more than a call takes,
 /// for the process may have to wait for a CPU.
@@ -188,7 +193,7 @@ impl Sender {
         if self.look_for_room(attached)? {
             return Ok(true);
         }
-        channel.own.mark_full();
+        channel.own.ask_for_room(self.wanted());
         self.look_for_room(attached)
     }
 
@@ -197,8 +202,20 @@ impl Sender {
         while let Some((_, payload)) = self.unread.pop_front_if(|(until, _)| *until <= read) {
             self.backlog -= payload;
         }
-        let room = attached.theirs.room(self.at)?;
-        Ok(self.backlog < BACKLOG && room >= (2 * NOTES + MAX_WORDS) as u64)
+        Ok(self.backlog < BACKLOG && attached.theirs.room(self.at)? >= ROOM)
+    }
+
+    /// How far the other side is to read until there is room: for the longest message, and for half of
+    /// the backlog.
+    fn wanted(&self) -> u64 {
+        let room = (self.at + ROOM).saturating_sub(RING);
+        let mut left = self.backlog;
+        let half = self.unread.iter().find(|(_, payload)| {
+            left -= payload;
+            left <= BACKLOG / 2
+        });
+        let is_long = self.backlog >= BACKLOG;
+        half.filter(|_| is_long).map_or(room, |(until, _)| room.max(*until))
     }
 
     /// Lets go of what the other side has read.

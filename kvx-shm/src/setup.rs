@@ -243,8 +243,10 @@ impl Channel {
     }
 
     /// Something was read: rings if the other side waits for room, and was not rung since.
-    pub(crate) fn ring_if_full(&self, attached: &Attached) {
-        self.ring_for(attached.theirs.full(), &self.rung_full);
+    pub(crate) fn ring_if_full(&self, attached: &Attached, read: u64) {
+        if let Some(mark) = attached.theirs.wants_room(read) {
+            self.ring_for(mark, &self.rung_full);
+        }
     }
 
     fn ring_for(&self, mark: u64, rung: &AtomicU64) {
