@@ -23,6 +23,7 @@ mod attend;
 mod counters;
 mod doorbell;
 mod half;
+mod incoming;
 mod io_thread;
 mod lane;
 mod outgoing;
@@ -32,8 +33,9 @@ mod sight;
 mod watch;
 
 pub use counters::{Counters, Meter, Traffic};
+pub use incoming::{Arrival, Incoming};
 pub use lane::{LaneState, ReceiveHalf, Received, SendHalf, Sent};
 pub use outgoing::Outgoing;
-pub use places::{Places, admit};
+pub use places::Places;
 pub use pool::{MAX_IO_THREADS, Pool, default_io_threads};
 pub use sight::Sight;

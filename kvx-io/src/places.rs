@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use kvx_core::error::Refusal;
-use kvx_core::region::{Leases, Region};
-use kvx_core::transport::{Access, HostSpan, Landing, LaneHost, LocalSpan, Staged};
+use kvx_core::region::Region;
+use kvx_core::transport::{Access, HostSpan, LocalSpan, Staged};
 
 /// Where the bytes of one frame come from or go to. Kept by a lane and filled anew for each frame.
 #[derive(Debug, Default)]
@@ -187,18 +187,4 @@ impl StagedRegion {
         }
         Ok(())
     }
-}
-
-/// Leases on everything that must be open for `landing`, in the time that it has.
-///
-/// # Errors
-/// A region was deregistered, the transfer or its grant fenced, or the time is over.
-pub fn admit<'a>(landing: &'a Landing, host: &dyn LaneHost) -> Result<Leases<'a>, Refusal> {
-    let regions = landing.regions.iter().map(|region| &region.gate);
-    let gates = landing.gates.iter().map(|gate| &**gate);
-    let held = Leases::enter(regions.chain(gates)).map_err(|closed| {
-        if closed.index < landing.regions.len() { Refusal::RegionClosed } else { Refusal::Fenced }
-    })?;
-    // Looked at last: what lies between the look and the call is the copy already in progress.
-    if host.now() < landing.expiry { Ok(held) } else { Err(Refusal::Expired) }
 }

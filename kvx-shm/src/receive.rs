@@ -4,12 +4,11 @@
 
 use std::io;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::Poll;
 
 use kvx_core::error::{LaneError, Refusal, Violation};
-use kvx_core::transport::{Access, Admission, Landing};
 use kvx_core::wire::{FrameHeader, FrameKind};
-use kvx_io::{LaneState, Places, ReceiveHalf, Received, Sight, admit};
+use kvx_io::{Arrival, Incoming, LaneState, ReceiveHalf, Received, Sight};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, recv};
 use zerocopy::FromBytes;
@@ -45,9 +44,7 @@ pub(crate) struct Receiver {
     pools: Pools,
     /// The payload at hand is copied by loads and stores.
     is_mapped: bool,
-    /// Where the frame lands; empty when none does, so that an idle lane keeps no region alive.
-    landing: Landing,
-    places: Places,
+    incoming: Incoming,
 }
 
 /// How far the setting up is.
@@ -98,8 +95,7 @@ impl Receiver {
             message: Message::default(),
             pools: Pools::new(mapped),
             is_mapped: false,
-            landing: Landing::default(),
-            places: Places::default(),
+            incoming: Incoming::default(),
         }
     }
 }
@@ -237,7 +233,7 @@ impl Receiver {
                 }
             },
             Stage::Staging(header) => Ok(self.stage_memory(lane, channel, attached, header)),
-            Stage::Payload(header) if self.places.left() > 0 => {
+            Stage::Payload(header) if self.incoming.places.left() > 0 => {
                 self.copy(lane, channel, attached, header, limit)
             }
             Stage::Payload(header) => {
@@ -259,7 +255,7 @@ impl Receiver {
     fn begins_or_copies(&self) -> bool {
         match self.stage {
             Stage::Message => true,
-            Stage::Payload(_) => self.places.left() > 0,
+            Stage::Payload(_) => self.incoming.places.left() > 0,
             Stage::Staging(_) | Stage::Committing(_) => false,
         }
     }
@@ -296,21 +292,18 @@ impl Receiver {
             self.pass(channel, attached);
             return Ok(lane.host().acknowledged(lane.id(), &header)?);
         }
-        self.landing.clear();
-        let table = &self.message.table;
-        let admission = lane.host().frame_arrived(lane.id(), &header, table, &mut self.landing)?;
-        if admission == Admission::Discard {
-            self.leave(Stage::Message);
-            self.pass(channel, attached);
-            return Ok(());
-        }
-        let (regions, spans) = (&self.landing.regions, &self.landing.spans);
-        match self.places.fill(regions, spans, header.payload_len.into()) {
-            Err(refusal) => self.refuse(lane, channel, attached, header, refusal),
-            Ok(()) if self.places.is_staged() => self.stage = Stage::Staging(header),
-            Ok(()) => {
+        match self.incoming.arrive(lane, &header, &self.message.table)? {
+            Arrival::Discarded => {
+                self.leave(Stage::Message);
+                self.pass(channel, attached);
+            }
+            Arrival::Refused(refusal) => self.refuse(lane, channel, attached, header, refusal),
+            Arrival::Admitted if self.incoming.places.is_staged() => {
+                self.stage = Stage::Staging(header);
+            }
+            Arrival::Admitted => {
                 let are_mapped = self.message.sources.are_mapped(&self.pools)?;
-                self.is_mapped = are_mapped && self.places.lasts();
+                self.is_mapped = are_mapped && self.incoming.places.lasts();
                 self.stage = Stage::Payload(header);
             }
         }
@@ -324,20 +317,10 @@ impl Receiver {
         attached: &Attached,
         header: FrameHeader,
     ) -> Step {
-        lane.set_waits_for_memory(true);
-        let waker = lane.waker();
-        let mut cx = Context::from_waker(&waker);
-        let polled = match admit(&self.landing, lane.host()) {
-            Ok(_held) => self.places.poll_stage(Access::Scatter, &self.landing.regions, &mut cx),
-            Err(refusal) => Poll::Ready(Err(refusal)),
-        };
-        let Poll::Ready(polled) = polled else {
-            return Step::Wait;
-        };
-        lane.set_waits_for_memory(false);
-        match polled {
-            Ok(()) => self.stage = Stage::Payload(header),
-            Err(refusal) => self.refuse(lane, channel, attached, header, refusal),
+        match self.incoming.poll_stage(lane) {
+            Poll::Pending => return Step::Wait,
+            Poll::Ready(Ok(())) => self.stage = Stage::Payload(header),
+            Poll::Ready(Err(refusal)) => self.refuse(lane, channel, attached, header, refusal),
         }
         Step::Took(0)
     }
@@ -351,12 +334,12 @@ impl Receiver {
         header: FrameHeader,
         limit: usize,
     ) -> Result<Step, LaneError> {
-        let (places, sources) = (&self.places, &self.message.sources);
+        let (places, sources) = (&self.incoming.places, &self.message.sources);
         let copying = channel.own.copying();
         if attached.theirs.is_withdrawn() {
             return Err(LaneError::SourceGone);
         }
-        let pulled = admit(&self.landing, lane.host()).map(|held| {
+        let pulled = self.incoming.admit(lane.host()).map(|held| {
             if self.is_mapped {
                 return Ok(copy(&held, places, sources, &self.pools, limit));
             }
@@ -383,7 +366,7 @@ impl Receiver {
             }
             bytes => {
                 lane.received().call(bytes);
-                self.places.advance(bytes as u64);
+                self.incoming.places.advance(bytes as u64);
                 self.message.sources.advance(bytes as u64);
                 Ok(Step::Took(bytes))
             }
@@ -409,9 +392,7 @@ impl Receiver {
         Ok(true)
     }
 
-    /// All of the payload has been copied. What was staged moves on, under leases that are taken
-    /// anew each time the provider is asked; a copy of its own that goes on in between is its own
-    /// to guard.
+    /// All of the payload has been copied.
     fn commit(
         &mut self,
         lane: &LaneState,
@@ -419,26 +400,10 @@ impl Receiver {
         attached: &Attached,
         header: FrameHeader,
     ) -> Step {
-        if self.places.is_staged() {
-            lane.set_waits_for_memory(true);
-            let waker = lane.waker();
-            let mut cx = Context::from_waker(&waker);
-            let polled = match admit(&self.landing, lane.host()) {
-                Ok(_held) => self.places.poll_commit(&mut cx),
-                Err(refusal) => Poll::Ready(Err(refusal)),
-            };
-            let Poll::Ready(polled) = polled else {
-                return Step::Wait;
-            };
-            lane.set_waits_for_memory(false);
-            if let Err(refusal) = polled {
-                self.refuse(lane, channel, attached, header, refusal);
-                return Step::Took(0);
-            }
+        match self.incoming.poll_commit(lane) {
+            Poll::Pending => return Step::Wait,
+            Poll::Ready(done) => self.finish(lane, channel, attached, header, done),
         }
-        self.leave(Stage::Message);
-        self.pass(channel, attached);
-        lane.host().frame_finished(lane.id(), &header, Ok(()));
         Step::Took(0)
     }
 
@@ -451,9 +416,21 @@ impl Receiver {
         header: FrameHeader,
         refusal: Refusal,
     ) {
+        self.finish(lane, channel, attached, header, Err(refusal));
+    }
+
+    /// The frame has landed, or has not.
+    fn finish(
+        &mut self,
+        lane: &LaneState,
+        channel: &Channel,
+        attached: &Attached,
+        header: FrameHeader,
+        done: Result<(), Refusal>,
+    ) {
         self.leave(Stage::Message);
         self.pass(channel, attached);
-        lane.host().frame_finished(lane.id(), &header, Err(refusal));
+        lane.host().frame_finished(lane.id(), &header, done);
     }
 
     /// The message at hand is dealt with: its room, and what it named, are the other side's again.
@@ -467,8 +444,7 @@ impl Receiver {
     fn leave(&mut self, next: Stage) {
         self.stage = next;
         self.is_mapped = false;
-        self.places.clear();
-        self.landing.clear();
+        self.incoming.clear();
         self.message.sources.clear();
     }
 }

@@ -16,13 +16,12 @@
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::Poll;
 
 use kvx_core::error::{LaneError, Refusal, Violation};
-use kvx_core::transport::{Access, Admission, Landing};
 use kvx_core::wire::frame::{RawSpan, decode_table};
 use kvx_core::wire::{FRAME_HEADER_LEN, FrameHeader, FrameKind, WireSpan};
-use kvx_io::{LaneState, Places, ReceiveHalf, Received, admit};
+use kvx_io::{Arrival, Incoming, LaneState, ReceiveHalf, Received};
 use zerocopy::IntoBytes;
 
 use crate::sys::{self, Arrived};
@@ -42,9 +41,7 @@ pub(crate) struct Receiver {
     table_have: usize,
     /// The same, decoded.
     spans: Vec<WireSpan>,
-    /// Where the frame lands; empty when none does, so that an idle lane keeps no region alive.
-    landing: Landing,
-    places: Places,
+    incoming: Incoming,
     /// The last read, in this turn, has exhausted the socket.
     exhausted: bool,
 }
@@ -121,8 +118,7 @@ impl Receiver {
             table: Vec::new(),
             table_have: 0,
             spans: Vec::new(),
-            landing: Landing::default(),
-            places: Places::default(),
+            incoming: Incoming::default(),
             exhausted: false,
         }
     }
@@ -148,7 +144,7 @@ impl Receiver {
             }
             Stage::Table(header) => self.arrive(lane, header),
             Stage::Staging(header) => Ok(self.stage_memory(lane, header)),
-            Stage::Payload(header) if self.places.left() > 0 => {
+            Stage::Payload(header) if self.incoming.places.left() > 0 => {
                 self.scatter(lane, socket, header, limit)
             }
             Stage::Payload(header) => {
@@ -172,7 +168,7 @@ impl Receiver {
         match self.stage {
             Stage::Header => self.have < self.head.len(),
             Stage::Table(header) => self.table_have < header.table_len(),
-            Stage::Payload(_) => self.places.left() > 0,
+            Stage::Payload(_) => self.incoming.places.left() > 0,
             Stage::Discard(rest) => rest > 0,
             Stage::Staging(_) | Stage::Committing(_) => false,
         }
@@ -232,43 +228,25 @@ impl Receiver {
     /// Header and table are complete: the host decides.
     fn arrive(&mut self, lane: &LaneState, header: FrameHeader) -> Result<Step, LaneError> {
         decode_table(&header, &self.table, &mut self.spans).map_err(Violation::from)?;
-        self.landing.clear();
-        let admission =
-            lane.host().frame_arrived(lane.id(), &header, &self.spans, &mut self.landing)?;
         let len = u64::from(header.payload_len);
-        if admission == Admission::Discard {
-            self.landing.clear();
-            self.stage = Stage::Discard(len);
-            return Ok(Step::Took(0));
-        }
-        let filled = self.places.fill(&self.landing.regions, &self.landing.spans, len);
-        match filled {
-            Err(refusal) => self.refuse(lane, header, refusal, len),
-            Ok(()) if self.places.is_staged() => self.stage = Stage::Staging(header),
-            Ok(()) => self.stage = Stage::Payload(header),
+        match self.incoming.arrive(lane, &header, &self.spans)? {
+            Arrival::Discarded => self.stage = Stage::Discard(len),
+            Arrival::Refused(refusal) => self.refuse(lane, header, refusal, len),
+            Arrival::Admitted if self.incoming.places.is_staged() => {
+                self.stage = Stage::Staging(header);
+            }
+            Arrival::Admitted => self.stage = Stage::Payload(header),
         }
         Ok(Step::Took(0))
     }
 
     fn stage_memory(&mut self, lane: &LaneState, header: FrameHeader) -> Step {
-        lane.set_waits_for_memory(true);
-        let waker = lane.waker();
-        let mut cx = Context::from_waker(&waker);
-        let polled = match admit(&self.landing, lane.host()) {
-            Ok(_held) => {
-                let places = &mut self.places;
-                places.poll_stage(Access::Scatter, &self.landing.regions, &mut cx)
-            }
-            Err(refusal) => Poll::Ready(Err(refusal)),
-        };
-        let polled = match polled {
+        match self.incoming.poll_stage(lane) {
             Poll::Pending => return Step::Wait,
-            Poll::Ready(polled) => polled,
-        };
-        lane.set_waits_for_memory(false);
-        match polled {
-            Ok(()) => self.stage = Stage::Payload(header),
-            Err(refusal) => self.refuse(lane, header, refusal, self.places.left()),
+            Poll::Ready(Ok(())) => self.stage = Stage::Payload(header),
+            Poll::Ready(Err(refusal)) => {
+                self.refuse(lane, header, refusal, self.incoming.places.left());
+            }
         }
         Step::Took(0)
     }
@@ -281,9 +259,9 @@ impl Receiver {
         header: FrameHeader,
         limit: usize,
     ) -> Result<Step, LaneError> {
-        let left = self.places.left();
-        let result = admit(&self.landing, lane.host()).map(|held| {
-            sys::scatter(socket.as_fd(), &held, self.places.rest(), &mut self.head, limit)
+        let left = self.incoming.places.left();
+        let result = self.incoming.admit(lane.host()).map(|held| {
+            sys::scatter(socket.as_fd(), &held, self.incoming.places.rest(), &mut self.head, limit)
         });
         let result = match result {
             Ok(result) => result,
@@ -297,7 +275,7 @@ impl Receiver {
             Ok(Arrived { bytes, last }) => {
                 lane.received().call(bytes);
                 let landed = (bytes as u64).min(left);
-                self.places.advance(landed);
+                self.incoming.places.advance(landed);
                 self.have = bytes - landed as usize;
                 // No more is made of a short read: it may have met unmapped memory halfway, and the
                 // next one says.
@@ -313,29 +291,16 @@ impl Receiver {
         }
     }
 
-    /// All of the payload has been read. What was staged moves on, under leases that are taken
-    /// anew each time the provider is asked; a copy of its own that goes on in between is its own
-    /// to guard.
+    /// All of the payload has been read.
     fn commit(&mut self, lane: &LaneState, header: FrameHeader) -> Step {
-        if self.places.is_staged() {
-            lane.set_waits_for_memory(true);
-            let waker = lane.waker();
-            let mut cx = Context::from_waker(&waker);
-            let polled = match admit(&self.landing, lane.host()) {
-                Ok(_held) => self.places.poll_commit(&mut cx),
-                Err(refusal) => Poll::Ready(Err(refusal)),
-            };
-            let Poll::Ready(polled) = polled else {
-                return Step::Wait;
-            };
-            lane.set_waits_for_memory(false);
-            if let Err(refusal) = polled {
-                self.refuse(lane, header, refusal, 0);
-                return Step::Took(0);
+        match self.incoming.poll_commit(lane) {
+            Poll::Pending => return Step::Wait,
+            Poll::Ready(Ok(())) => {
+                self.leave(Stage::Header);
+                lane.host().frame_finished(lane.id(), &header, Ok(()));
             }
+            Poll::Ready(Err(refusal)) => self.refuse(lane, header, refusal, 0),
         }
-        self.leave(Stage::Header);
-        lane.host().frame_finished(lane.id(), &header, Ok(()));
         Step::Took(0)
     }
 
@@ -349,8 +314,7 @@ impl Receiver {
     /// Lets go of the frame's memory.
     fn leave(&mut self, next: Stage) {
         self.stage = next;
-        self.places.clear();
-        self.landing.clear();
+        self.incoming.clear();
     }
 
     fn discard(
@@ -412,7 +376,7 @@ mod tests {
 
     use kvx_core::id::LaneId;
     use kvx_core::time::Time;
-    use kvx_core::transport::{LaneHost, OutFrame};
+    use kvx_core::transport::{Admission, Landing, LaneHost, OutFrame};
 
     use super::*;
 

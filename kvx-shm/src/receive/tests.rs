@@ -7,7 +7,7 @@ use std::os::unix::net::UnixStream;
 use kvx_core::id::{LaneId, Slot, TransferId};
 use kvx_core::proto::LaneKey;
 use kvx_core::time::Time;
-use kvx_core::transport::{HostSpan, LaneHost, OutFrame};
+use kvx_core::transport::{Admission, HostSpan, Landing, LaneHost, OutFrame};
 use kvx_core::wire::WireSpan;
 use kvx_core::wire::frame::{FrameRuns, RawSpan};
 use zerocopy::IntoBytes;
