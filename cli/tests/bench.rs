@@ -198,7 +198,7 @@ fn blocks_of_any_size_arrive_whole() {
 
 #[test]
 fn without_json_there_is_a_table() {
-    let small = ["local", "--workload=ping", "--reps=5", "--op=read", "--transport=tcp"];
+    let small = ["local", "--workload=ping", "--reps=5", "--op=read"];
     let table = rows(&mut bench(&small));
     assert_eq!(table.len(), 2);
     for head in ["Block Size (B)", "Batch Size", "B/W (GB/Sec)", "P99 Lat. (us)", "Limit", "Ratio"]

@@ -56,8 +56,8 @@ mod tests {
     /// Addresses for documentation (RFC 5737, RFC 3849), which no host has.
     #[test]
     fn another_hosts_address_is_not() {
-        assert!(!near("192.0.2.1:5000", "192.0.2.2:6000"));
+        assert!(!near("203.0.113.1:5000", "203.0.113.2:6000"));
         assert!(!near("[2001:db8::1]:5000", "[2001:db8::2]:6000"));
-        assert!(!near("127.0.0.1:5000", "198.51.100.1:6000"));
+        assert!(!near("127.0.0.1:5000", "203.0.113.1:6000"));
     }
 }

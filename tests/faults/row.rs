@@ -56,7 +56,7 @@ impl Row {
     /// Plays the row: `inject` makes the fault happen, takes it back, and says how often it did.
     /// While it lasts, [`Stage::wait_served`] shows that the neighbour is served.
     pub(crate) fn play(self, stage: &mut Stage, inject: impl FnOnce(&mut Stage) -> u64) {
-        let (vitals, served) = (stage.vitals(), stage.served());
+        let (vitals, served) = (stage.vitals_at_rest(), stage.served());
         let _told = OnPanic(self.fault);
         let faults = inject(stage);
         assert!(faults > 0, "{}: nothing happened", self.fault);

@@ -23,8 +23,8 @@ fn without_descriptors_those_who_are_there_are_served_and_others_wait() {
     let blob = other.must("blob names=memory").get("blob").to_owned();
     let rounds = from_env("KVX_FAULT_ROUNDS", 16).div_ceil(16);
     let row = Row::new("no descriptor left", "EMFILE is an error; nobody spins; all goes on after")
-        // The victim has one peer more, whose lanes have a descriptor each for the ring.
-        .allows(|allows| allows.descriptors = 6);
+        // The victim has one peer more, whose lanes have descriptors for ring and process, too.
+        .allows(|allows| allows.descriptors = 8);
     row.play(&mut stage, |stage| {
         for _ in 0..rounds {
             let hoarded: u64 = stage.victim.must("hoard").number("descriptors");

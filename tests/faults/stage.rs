@@ -170,4 +170,19 @@ impl Stage {
     pub(crate) fn vitals(&self) -> Vitals {
         Vitals::of(self.victim.pid()).expect("the victim is alive")
     }
+
+    /// What the victim holds once it takes up nothing more: lanes that carry nothing yet may still be
+    /// on their way when what others carry has arrived.
+    pub(crate) fn vitals_at_rest(&self) -> Vitals {
+        let mut before = self.vitals();
+        let mut alike = 0;
+        while alike < 10 {
+            thread::sleep(Duration::from_millis(10));
+            let now = self.vitals();
+            let is_alike = (now.descriptors, now.threads) == (before.descriptors, before.threads);
+            alike = if is_alike { alike + 1 } else { 0 };
+            before = now;
+        }
+        before
+    }
 }

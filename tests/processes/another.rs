@@ -20,7 +20,7 @@ fn what_a_process_runs_instead_is_not_read_for_what_it_has_sent() {
     let mut scene = Scene::new("exec", executable(), executable());
     scene.owner.must("exec");
     scene.owner.must("engine name=another transports=shm");
-    scene.owner.must(&format!("alloc name=source len={LEN}"));
+    scene.owner.must(&format!("alloc name=source len={LEN} canary=4096"));
     scene.owner.must(&format!("fill name=source byte={OTHERS}"));
     scene.must_fail();
 }
@@ -45,7 +45,7 @@ fn another_process_of_the_same_pid_is_not_read_for_the_one_that_died() {
     if number != pid {
         return skip(name, "the kernel lets nobody choose a pid");
     }
-    another.must(&format!("alloc name=source len={LEN}"));
+    another.must(&format!("alloc name=source len={LEN} canary=4096"));
     another.must(&format!("fill name=source byte={OTHERS}"));
     scene.must_fail();
 }
@@ -61,9 +61,9 @@ impl Scene {
     fn new(case: &str, reader: Command, owner: Command) -> Self {
         let mut reader =
             Worker::start_by(reader, &format!("reader-{case}"), "transports=shm lanes=1");
-        reader.must(&format!("alloc name=sink len={LEN} rights=none"));
+        reader.must(&format!("alloc name=sink len={LEN} rights=none canary=4096"));
         let mut owner = Worker::start_by(owner, &format!("owner-{case}"), "transports=shm");
-        owner.must(&format!("alloc name=source len={LEN}"));
+        owner.must(&format!("alloc name=source len={LEN} canary=4096"));
         owner.must("fill name=source seed=5");
         let blob = owner.must("blob names=source");
         reader.must(&format!("add peer=owner blob={}", blob.get("blob")));
