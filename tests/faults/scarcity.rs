@@ -94,6 +94,12 @@ fn without_memory_what_is_too_large_is_an_error() {
         large.must("notify peer=victim from=0 to=1");
         let blob = large.must("blob names=memory").get("blob").to_owned();
         stage.victim.must(&format!("add peer=large blob={blob}"));
+        // Its lanes have all the descriptors that they will ever have.
+        for _ in 0..4 {
+            let post = "post id=first op=write peer=large name=private region=0 len=4096";
+            stage.victim.must(post);
+            stage.victim.must("wait id=first");
+        }
         // An allocator that takes the notification from address space set aside keeps its pages.
         let row = Row::new(fault, "what is too large is an error; peers served")
             .allows(|allows| allows.resident_kib += 16 << 10);

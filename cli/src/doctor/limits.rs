@@ -55,13 +55,13 @@ fn parse(text: &str, name: &str) -> Option<Limit> {
     Some(Limit { soft: value()?, hard: value()? })
 }
 
-/// A peer takes a control connection and its lanes; those of shm take a descriptor more.
+/// A peer takes a control connection and its lanes; those of shm take three descriptors each.
 fn open_files(limit: Limit, lanes: Option<u16>, shares_memory: bool) -> Finding {
     const NAME: &str = "nofile";
     let Some(soft) = limit.soft else { return Finding::ok(NAME, "no limit of open files") };
     // What the engine asks for where it is not told otherwise, at most.
     let lanes = u64::from(lanes.unwrap_or(4));
-    let each = if shares_memory { 2 * lanes + 1 } else { lanes + 1 };
+    let each = if shares_memory { 3 * lanes + 1 } else { lanes + 1 };
     let peers = soft.saturating_sub(OTHERS) / each;
     let found = format!(
         "{} open files, enough for about {} {} of {lanes} {}",
@@ -161,11 +161,11 @@ mod tests {
     }
 
     #[test]
-    fn lanes_that_share_memory_take_two_descriptors() {
+    fn lanes_that_share_memory_take_three_descriptors() {
         let limit = Limit { soft: Some(OTHERS + 900), hard: None };
         let found = |shares_memory| open_files(limit, Some(4), shares_memory).found;
         assert!(found(false).ends_with("about 180 peers of 4 lanes"), "{}", found(false));
-        assert!(found(true).ends_with("about 100 peers of 4 lanes"), "{}", found(true));
+        assert!(found(true).ends_with("about 69 peers of 4 lanes"), "{}", found(true));
     }
 
     #[test]
