@@ -183,11 +183,18 @@ impl Rings {
 
     /// A frame, if one is there; the victim is not told that it was read.
     pub(crate) fn read(&mut self) -> Result<Option<(FrameHeader, Vec<u8>)>> {
-        if self.theirs(Self::PRODUCED)? == self.consumed {
-            return Ok(None);
-        }
-        let len = self.theirs(Self::PAGE + self.consumed as usize % Self::RING)?;
-        let end = self.consumed + len;
+        let end = loop {
+            if self.theirs(Self::PRODUCED)? == self.consumed {
+                return Ok(None);
+            }
+            let first = self.theirs(Self::PAGE + self.consumed as usize % Self::RING)?;
+            let end = self.consumed + (first & LOWER);
+            // What is said of pools is nothing to an attacker, who reads all memory alike.
+            if first <= LOWER {
+                break end;
+            }
+            self.consumed = end;
+        };
         let mut bytes = Vec::new();
         for at in self.consumed + 1..end {
             let word = self.theirs(Self::PAGE + at as usize % Self::RING)?;
@@ -201,7 +208,7 @@ impl Rings {
         let (pairs, _) = words.as_chunks();
         for [address, len] in pairs.iter().map(|pair| pair.map(u64::from_ne_bytes)) {
             let from = payload.len();
-            payload.resize(from + len as usize, 0);
+            payload.resize(from + (len & LOWER) as usize, 0);
             self.memory.read_exact_at(&mut payload[from..], address)?;
         }
         self.consumed = end;
@@ -229,6 +236,9 @@ impl Rings {
         }
     }
 }
+
+/// The lower half of a word: above it stand the kind of a message, and a source's pool.
+const LOWER: u64 = u32::MAX as u64;
 
 /// Answers the challenge of a greeting, as the dialer that the attacker is.
 pub(crate) fn put_answer(ring: &ForgedRing, key: &LaneKey, theirs: &Greeting) {
